@@ -1,0 +1,30 @@
+/* A ready-made pool of POSIX threads for callers who have none.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Idle threads sleep: they do not spin, so the pool behaves under a CPU quota. */
+#ifndef SPLITKV_THREADS_H
+#define SPLITKV_THREADS_H
+
+#include <splitkv/splitkv.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct splitkv_threads splitkv_threads;
+
+/* Starts n_threads - 1 threads; the thread that calls run is the last one. n_threads is
+ * 1 .. SPLITKV_MAX_WORKERS. One run at a time uses the pool. The pool itself is allocated with
+ * malloc. Errors: N_WORKERS, NULL_POINTER, OUT_OF_MEMORY, THREADS. */
+SPLITKV_API splitkv_status splitkv_threads_create(int64_t n_threads, splitkv_threads **threads,
+                                                  splitkv_error *error);
+/* The pool to hand to splitkv_run; valid until splitkv_threads_destroy. */
+SPLITKV_API const splitkv_pool *splitkv_threads_pool(const splitkv_threads *threads);
+/* Joins the threads. NULL is left alone. */
+SPLITKV_API void splitkv_threads_destroy(splitkv_threads *threads);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

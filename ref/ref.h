@@ -1,0 +1,45 @@
+/* The oracle: naive attention in double, written from the formula.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * It takes the public structs, so that it sees exactly what the library sees, and shares no code
+ * with the library: its own dtype conversion, its own walk through the block table, its own
+ * softmax. It trusts its input. */
+#ifndef SPLITKV_REF_H
+#define SPLITKV_REF_H
+
+#include <splitkv/splitkv.h>
+
+/* What one row (request r, query head h) should be, at index r * n_heads_q + h. */
+typedef struct ref_result {
+  double *out;           /* [n_requests, n_heads_q, head_dim_v] */
+  double *lse;           /* [n_requests, n_heads_q] */
+  double *max_abs_score; /* largest |scale * q.k| over the attended tokens, 0 if none */
+  double *max_abs_v;     /* largest |v| over the attended tokens, 0 if none */
+} ref_result;
+
+/* Computes requests [first_request, first_request + n_requests) of the batch whose lengths are
+ * kv_lens[0 ..]; result arrays are those of the whole batch. Threads may do disjoint ranges side by
+ * side. Returns 0, or -1 when memory is short. */
+int ref_attention(const splitkv_problem *problem, const int64_t *kv_lens, int64_t first_request,
+                  int64_t n_requests, const splitkv_tensors *tensors, const ref_result *result);
+
+/* One row's errors against the contract (docs/numerics.md, "Error bounds"). */
+typedef struct ref_row_errors {
+  double max_abs_err; /* |out - exact| */
+  double max_ulp_err; /* |out - exact| in units in the last place of dtype_out at exact */
+  double lse_err;     /* |lse - exact|, 0 where lse is NULL */
+  double worst;       /* largest error / bound over channels and lse; <= 1 passes */
+  int pass;
+} ref_row_errors;
+
+/* Compares row `row` = r * n_heads_q + h of `out` (dtype_out, strides of the problem) and lse. */
+ref_row_errors ref_compare_row(const splitkv_problem *problem, int64_t row, const void *out,
+                               const float *lse, const ref_result *result);
+
+/* One element of a dtype as double, and the nearest element (ties to even) of a double. */
+double ref_load(splitkv_dtype dtype, const void *data, int64_t index);
+void ref_store(splitkv_dtype dtype, void *data, int64_t index, double value);
+size_t ref_dtype_size(splitkv_dtype dtype);
+
+#endif
