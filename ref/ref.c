@@ -1,0 +1,261 @@
+/* Naive attention in double: all scores, then their maximum, then the weighted sum.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Doubles hold everything, so the error is some 2^-45 of the result where the contract asks for
+ * 2^-20. Each K and V row is converted once for all query heads that share it, in chunks of heads
+ * whose scores fit the memory limit below. */
+#include "ref.h"
+
+#include "ref_internal.h"
+
+#include <math.h>
+#include <stdbool.h>
+#include <stdlib.h>
+
+enum {
+  PARTIAL_SUMS = 8,   /* of a dot product: independent, so that the processor can overlap them */
+  BLOCK_TOKENS = 128, /* tokens summed plainly before the sum goes to the compensated total */
+  MAX_CHANNELS = 576 + PARTIAL_SUMS
+};
+#define MAX_SCORE_BYTES ((int64_t)1 << 26)
+
+/* Weights below this part of the largest count as 0 (docs/numerics.md). */
+#define MIN_WEIGHT 0x1p-125
+
+/* Where elements of q, k and v lie. */
+typedef struct strides {
+  int64_t q_request, q_head;
+  int64_t k_page, k_token, k_head;
+  int64_t v_page, v_token, v_head;
+} strides;
+
+/* One KV head of one request, for a chunk of its query heads. */
+typedef struct work {
+  const splitkv_problem *problem;
+  const splitkv_tensors *tensors;
+  strides at;
+  double scale;
+  int64_t request, kv_head, first_head, n_heads;
+  int64_t kv_len;
+  double *q;          /* [n_heads, d rounded up] */
+  double *scores;     /* [n_heads, kv_len]; weights later */
+  double *block;      /* [n_heads, dv] */
+  double *total;      /* [n_heads, dv] */
+  double *correction; /* [n_heads, dv] */
+} work;
+
+static int64_t round_up(int64_t n) {
+  return (n + PARTIAL_SUMS - 1) / PARTIAL_SUMS * PARTIAL_SUMS;
+}
+
+static strides strides_of(const splitkv_problem *p) {
+  const int64_t d = p->head_dim, dv = p->head_dim_v, heads = p->n_heads_kv;
+  const int64_t page = p->page_size_tokens;
+  strides s;
+  switch (p->layout) {
+  case SPLITKV_LAYOUT_STRIDES:
+    s = (strides){0,
+                  0,
+                  p->k_stride_page,
+                  p->k_stride_token,
+                  p->k_stride_head,
+                  p->v_stride_page,
+                  p->v_stride_token,
+                  p->v_stride_head};
+    break;
+  case SPLITKV_LAYOUT_HND:
+    s = (strides){0, 0, heads * page * d, d, page * d, heads * page * dv, dv, page * dv};
+    break;
+  default:
+    s = (strides){0, 0, page * heads * d, heads * d, d, page * heads * dv, heads * dv, dv};
+    break;
+  }
+  s.q_head = p->q_stride_head ? p->q_stride_head : d;
+  s.q_request = p->q_stride_request ? p->q_stride_request : p->n_heads_q * s.q_head;
+  return s;
+}
+
+static int64_t load_index(splitkv_index_type type, const void *data, int64_t index) {
+  return type == SPLITKV_I64 ? ((const int64_t *)data)[index]
+                             : (int64_t)((const int32_t *)data)[index];
+}
+
+/* The physical page that holds token `token`. */
+static int64_t page_of(const work *w, int64_t token) {
+  const splitkv_problem *p = w->problem;
+  const int64_t row = p->table_format == SPLITKV_TABLE_CSR
+                          ? load_index(p->table_type, w->tensors->table_offsets, w->request)
+                          : w->request * p->table_width;
+  return load_index(p->table_type, w->tensors->block_table, row + token / p->page_size_tokens);
+}
+
+static void load_k(const work *w, int64_t token, double *row) {
+  const int64_t first = page_of(w, token) * w->at.k_page +
+                        token % w->problem->page_size_tokens * w->at.k_token +
+                        w->kv_head * w->at.k_head;
+  ref_load_row(w->problem->dtype_kv, w->tensors->k, first, w->problem->head_dim, row);
+}
+
+static void load_v(const work *w, int64_t token, double *row) {
+  const int64_t first = page_of(w, token) * w->at.v_page +
+                        token % w->problem->page_size_tokens * w->at.v_token +
+                        w->kv_head * w->at.v_head;
+  ref_load_row(w->problem->dtype_kv, w->tensors->v, first, w->problem->head_dim_v, row);
+}
+
+/* n is a multiple of PARTIAL_SUMS. */
+static double dot(const double *a, const double *b, int64_t n) {
+  double sums[PARTIAL_SUMS] = {0};
+  for (int64_t i = 0; i < n; i += PARTIAL_SUMS)
+    for (int64_t j = 0; j < PARTIAL_SUMS; ++j)
+      sums[j] += a[i + j] * b[i + j];
+  return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+}
+
+/* Neumaier: *total + *correction gains `value`. Inf and NaN pass through *total alone. */
+static void add_compensated(double *total, double *correction, double value) {
+  const double sum = *total + value;
+  if (isfinite(sum))
+    *correction += fabs(*total) >= fabs(value) ? (*total - sum) + value : (value - sum) + *total;
+  *total = sum;
+}
+
+static void compute_scores(const work *w) {
+  const int64_t d = round_up(w->problem->head_dim);
+  double row[MAX_CHANNELS] = {0};
+  for (int64_t h = 0; h < w->n_heads; ++h) {
+    double *q = w->q + h * d;
+    for (int64_t c = w->problem->head_dim; c < d; ++c)
+      q[c] = 0;
+    ref_load_row(w->problem->dtype_q, w->tensors->q,
+                 w->request * w->at.q_request + (w->first_head + h) * w->at.q_head,
+                 w->problem->head_dim, q);
+  }
+  for (int64_t t = 0; t < w->kv_len; ++t) {
+    load_k(w, t, row);
+    for (int64_t h = 0; h < w->n_heads; ++h)
+      w->scores[h * w->kv_len + t] = w->scale * dot(w->q + h * d, row, d);
+  }
+}
+
+/* Scores become weights in place; lse and the largest finite |score| go to the result. Returns the
+ * sum of the weights. */
+static double compute_weights(double *scores, int64_t n, double *lse, double *max_abs_score) {
+  double max = -INFINITY, max_abs = 0;
+  for (int64_t t = 0; t < n; ++t) {
+    if (scores[t] > max || isnan(scores[t]))
+      max = scores[t];
+    if (isnan(max))
+      break;
+  }
+  for (int64_t t = 0; t < n; ++t)
+    if (isfinite(scores[t]) && fabs(scores[t]) > max_abs)
+      max_abs = fabs(scores[t]);
+  double total = 0, correction = 0;
+  for (int64_t t = 0; t < n; ++t) {
+    const double weight = max == -INFINITY ? 0 : exp(scores[t] - max);
+    scores[t] = weight < MIN_WEIGHT ? 0 : weight;
+    add_compensated(&total, &correction, scores[t]);
+  }
+  *max_abs_score = max_abs;
+  /* max +inf: exp(inf - inf) made the total NaN, but the sum of exp(score) is +inf. */
+  *lse = max == INFINITY ? INFINITY : max + log(total + correction);
+  return total + correction;
+}
+
+static void add_tokens(const work *w, int64_t first, int64_t end, double *max_abs_v) {
+  const int64_t dv = w->problem->head_dim_v;
+  double row[MAX_CHANNELS];
+  for (int64_t i = 0; i < w->n_heads * dv; ++i)
+    w->block[i] = 0;
+  for (int64_t t = first; t < end; ++t) {
+    load_v(w, t, row);
+    for (int64_t c = 0; c < dv; ++c)
+      if (fabs(row[c]) > *max_abs_v && !isinf(row[c]))
+        *max_abs_v = fabs(row[c]);
+    for (int64_t h = 0; h < w->n_heads; ++h) {
+      const double weight = w->scores[h * w->kv_len + t];
+      double *sum = w->block + h * dv;
+      for (int64_t c = 0; c < dv; ++c)
+        sum[c] += weight * row[c];
+    }
+  }
+  for (int64_t i = 0; i < w->n_heads * dv; ++i)
+    add_compensated(&w->total[i], &w->correction[i], w->block[i]);
+}
+
+static void compute_chunk(const work *w, const ref_result *result) {
+  const int64_t dv = w->problem->head_dim_v;
+  const int64_t first_row = w->request * w->problem->n_heads_q + w->first_head;
+  compute_scores(w);
+  for (int64_t i = 0; i < w->n_heads * dv; ++i)
+    w->total[i] = w->correction[i] = 0;
+  double sums[64];
+  for (int64_t h = 0; h < w->n_heads; ++h)
+    sums[h] = compute_weights(w->scores + h * w->kv_len, w->kv_len, &result->lse[first_row + h],
+                              &result->max_abs_score[first_row + h]);
+  double max_abs_v = 0;
+  for (int64_t t = 0; t < w->kv_len; t += BLOCK_TOKENS)
+    add_tokens(w, t, t + BLOCK_TOKENS < w->kv_len ? t + BLOCK_TOKENS : w->kv_len, &max_abs_v);
+  for (int64_t h = 0; h < w->n_heads; ++h) {
+    result->max_abs_v[first_row + h] = max_abs_v;
+    for (int64_t c = 0; c < dv; ++c) {
+      /* No weight at all: the sum itself, which is 0 (NaN where a V of inf or NaN met weight 0). */
+      const double sum = w->total[h * dv + c] + w->correction[h * dv + c];
+      result->out[(first_row + h) * dv + c] = sums[h] == 0 ? sum : sum / sums[h];
+    }
+  }
+}
+
+/* Query heads done at once: at most 64, and their scores within the memory limit. */
+static int64_t chunk_heads(int64_t group, int64_t kv_len) {
+  const int64_t fit = MAX_SCORE_BYTES / (int64_t)sizeof(double) / (kv_len > 0 ? kv_len : 1);
+  const int64_t most = fit < 64 ? fit : 64;
+  return most < 1 ? 1 : group < most ? group : most;
+}
+
+static bool allocate(work *w, int64_t heads, int64_t kv_len) {
+  const int64_t d = round_up(w->problem->head_dim), dv = w->problem->head_dim_v;
+  w->q = malloc((size_t)(heads * d) * sizeof(double));
+  w->scores = malloc((size_t)(heads * kv_len + 1) * sizeof(double));
+  w->block = malloc((size_t)(3 * heads * dv) * sizeof(double));
+  if (!w->q || !w->scores || !w->block)
+    return false;
+  w->total = w->block + heads * dv;
+  w->correction = w->total + heads * dv;
+  return true;
+}
+
+int ref_attention(const splitkv_problem *problem, const int64_t *kv_lens, int64_t first_request,
+                  int64_t n_requests, const splitkv_tensors *tensors, const ref_result *result) {
+  const int64_t group = problem->n_heads_q / problem->n_heads_kv;
+  int64_t longest = 0, most_heads = 1;
+  for (int64_t r = first_request; r < first_request + n_requests; ++r) {
+    longest = kv_lens[r] > longest ? kv_lens[r] : longest;
+    const int64_t heads = chunk_heads(group, kv_lens[r]);
+    most_heads = heads > most_heads ? heads : most_heads;
+  }
+  /* Chunks shrink as lengths grow: chunk * length stays within the limit or is one head. */
+  const int64_t limit = MAX_SCORE_BYTES / (int64_t)sizeof(double);
+  const int64_t scores = most_heads * longest < limit || longest > limit ? longest : limit;
+  work w = {.problem = problem, .tensors = tensors, .at = strides_of(problem)};
+  w.scale = problem->scale != 0 ? (double)problem->scale : 1 / sqrt((double)problem->head_dim);
+  const bool ok = allocate(&w, most_heads, scores);
+  for (int64_t r = first_request; ok && r < first_request + n_requests; ++r) {
+    w.request = r;
+    w.kv_len = kv_lens[r];
+    const int64_t chunk = chunk_heads(group, w.kv_len);
+    for (int64_t h = 0; h < problem->n_heads_q; h += w.n_heads) {
+      w.kv_head = h / group;
+      w.first_head = h;
+      const int64_t left = (w.kv_head + 1) * group - h;
+      w.n_heads = left < chunk ? left : chunk;
+      compute_chunk(&w, result);
+    }
+  }
+  free(w.q);
+  free(w.scores);
+  free(w.block);
+  return ok ? 0 : -1;
+}
