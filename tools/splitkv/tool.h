@@ -1,0 +1,51 @@
+/* What every command shares: exit statuses, error lines, the machine.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef SPLITKV_TOOL_TOOL_H
+#define SPLITKV_TOOL_TOOL_H
+
+#include <splitkv/splitkv.h>
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct cJSON;
+
+/* Exit statuses, as the manual page promises them. */
+enum {
+  TOOL_OK = 0,
+  TOOL_FAILED = 1,     /* a check failed */
+  TOOL_USAGE = 2,      /* bad usage or bad input */
+  TOOL_UNSUPPORTED = 3 /* not supported here: CPU, memory, a missing program */
+};
+
+/* One line "splitkv: ..." on stderr; control characters of the input are shown as '?'. They return
+ * TOOL_USAGE and TOOL_UNSUPPORTED. */
+int tool_usage_error(const char *format, ...);
+int tool_unsupported(const char *format, ...);
+
+/* The library's own message as such a line, after "context: " where context is not "". Returns
+ * TOOL_UNSUPPORTED for an instruction set or memory that is missing here, else TOOL_USAGE. */
+int tool_library_error(const char *context, splitkv_status status, const splitkv_error *error);
+
+/* Prints a JSON value (not released) and a newline to stdout, or to the file `path` where it is not
+ * NULL. Returns TOOL_OK, or the status of the error line it printed. */
+int tool_print_json(const struct cJSON *json, const char *path);
+
+/* {"command": command, "version": ..., "cpu": ...}; the caller adds to it and deletes it. */
+struct cJSON *tool_json_report(const char *command);
+
+/* The word among words[0..n) that is nearest to `word`, or NULL where none is near. */
+const char *tool_near_word(const char *word, const char *const *words, size_t n_words);
+
+/* The option's argument: argv[*index + 1], and *index moves on. NULL, with an error line printed,
+ * where there is none. */
+const char *tool_option_value(int argc, char **argv, int *index);
+
+/* True for "--help" and "-h". */
+int tool_is_help(const char *argument);
+
+/* Prints the usage line and the help text of one command to stdout. Returns TOOL_OK. */
+int tool_print_help(const char *command);
+
+#endif
