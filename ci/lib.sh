@@ -1,0 +1,49 @@
+# Shared by the scripts in ci/: source it first. It stops at the first error, moves to the root of
+# the source tree and says how many jobs to use.
+#
+# SPDX-License-Identifier: Apache-2.0
+set -eu
+CDPATH='' cd -- "$(dirname -- "$0")/.."
+root=$PWD
+self=${0##*/}
+
+# Exit status that ctest counts as "skipped".
+skip() {
+  echo "$self: skipped: $*"
+  exit 77
+}
+
+fail() {
+  echo "$self: FAIL: $*" >&2
+  exit 1
+}
+
+have() {
+  command -v "$1" >/dev/null 2>&1
+}
+
+# CI_JOBS is set by ctest, where several scripts run side by side.
+jobs=${CI_JOBS:-$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)}
+
+# A scratch directory that is gone when the script is.
+make_scratch() {
+  scratch=$(mktemp -d "${TMPDIR:-/tmp}/splitkv-$self.XXXXXX")
+  trap 'rm -rf "$scratch"' EXIT
+  trap 'exit 1' HUP INT TERM
+}
+
+# A build in directory $1 with the given cache settings; quiet unless it fails.
+configure() {
+  build_dir=$1
+  shift
+  generator=
+  if [ ! -f "$build_dir/CMakeCache.txt" ] && [ -z "${CMAKE_GENERATOR:-}" ] && have ninja; then
+    generator=-GNinja
+  fi
+  mkdir -p "$build_dir"
+  # shellcheck disable=SC2086
+  cmake -S "$root" -B "$build_dir" $generator "$@" >"$build_dir/configure.log" 2>&1 || {
+    cat "$build_dir/configure.log" >&2
+    fail "cmake could not configure $build_dir"
+  }
+}

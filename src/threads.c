@@ -1,0 +1,237 @@
+/* A pool of POSIX threads that sleep between runs.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * One mutex guards everything except the task counter. A run offers "seats", one for each further
+ * thread that could have a task; a thread that wakes takes a seat, works until no task is left and
+ * reports back. When the calling thread finds no task left it withdraws the seats nobody took, so
+ * it never waits for a thread that has not woken yet, only for bodies that are still running. */
+#define _POSIX_C_SOURCE 200809L /* pthread_sigmask */
+
+#include <splitkv/threads.h>
+
+#include "error.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdlib.h>
+
+typedef struct spl_job {
+  int64_t n;
+  void (*body)(void *body_context, int64_t i);
+  void *body_context;
+} spl_job;
+
+struct splitkv_threads {
+  splitkv_pool pool;
+  int64_t n_started;
+  pthread_mutex_t mutex;
+  pthread_cond_t seats_offered; /* n_seats rose, or is_stopping was set */
+  pthread_cond_t all_back;      /* n_working fell to 0 */
+  spl_job job;                  /* valid while is_busy */
+  int64_t n_seats;              /* threads that may still join the job */
+  int64_t n_working;            /* threads that joined it and are not back */
+  bool is_busy;
+  bool is_stopping;
+  _Atomic int64_t next_task; /* of the job; the one thing that is changed without the mutex */
+  pthread_t handles[];       /* [n_started] */
+};
+
+/* The mutex and condition calls below fail only on misuse, which would be a defect here. */
+static void lock(splitkv_threads *threads) {
+  int failed = pthread_mutex_lock(&threads->mutex);
+  assert(!failed);
+  (void)failed;
+}
+
+static void unlock(splitkv_threads *threads) {
+  int failed = pthread_mutex_unlock(&threads->mutex);
+  assert(!failed);
+  (void)failed;
+}
+
+/* Takes tasks until none is left. The order of memory accesses between threads is the mutex's
+ * business, taken before the first task and after the last; the counter only has to be atomic. */
+static void do_tasks(_Atomic int64_t *next_task, const spl_job *job) {
+  for (;;) {
+    int64_t i = atomic_fetch_add_explicit(next_task, 1, memory_order_relaxed);
+    if (i >= job->n) {
+      return;
+    }
+    job->body(job->body_context, i);
+  }
+}
+
+static void *thread_main(void *argument) {
+  splitkv_threads *threads = argument;
+  lock(threads);
+  for (;;) {
+    while (threads->n_seats == 0 && !threads->is_stopping) {
+      pthread_cond_wait(&threads->seats_offered, &threads->mutex);
+    }
+    if (threads->is_stopping) {
+      break;
+    }
+    threads->n_seats--;
+    threads->n_working++;
+    spl_job job = threads->job;
+    unlock(threads);
+    do_tasks(&threads->next_task, &job);
+    lock(threads);
+    threads->n_working--;
+    if (threads->n_working == 0) {
+      pthread_cond_signal(&threads->all_back);
+    }
+  }
+  unlock(threads);
+  return NULL;
+}
+
+/* Publishes the job and wakes min(n, threads) - 1 threads. False when a run is under way: a caller
+ * who breaks the rule of one run at a time gets the right result from its own thread alone. */
+static bool offer_job(splitkv_threads *threads, const spl_job *job) {
+  lock(threads);
+  if (threads->is_busy) {
+    unlock(threads);
+    return false;
+  }
+  threads->is_busy = true;
+  threads->job = *job;
+  atomic_store_explicit(&threads->next_task, 0, memory_order_relaxed);
+  int64_t n_seats = job->n - 1 < threads->n_started ? job->n - 1 : threads->n_started;
+  threads->n_seats = n_seats;
+  if (n_seats == threads->n_started) {
+    pthread_cond_broadcast(&threads->seats_offered);
+  } else {
+    for (int64_t i = 0; i < n_seats; i++) {
+      pthread_cond_signal(&threads->seats_offered);
+    }
+  }
+  unlock(threads);
+  return true;
+}
+
+static void withdraw_job(splitkv_threads *threads) {
+  lock(threads);
+  threads->n_seats = 0;
+  while (threads->n_working > 0) {
+    pthread_cond_wait(&threads->all_back, &threads->mutex);
+  }
+  threads->is_busy = false;
+  unlock(threads);
+}
+
+static void parallel_for(void *context, int64_t n, void (*body)(void *body_context, int64_t i),
+                         void *body_context) {
+  splitkv_threads *threads = context;
+  spl_job job = {.n = n, .body = body, .body_context = body_context};
+  if (n <= 1 || threads->n_started == 0 || !offer_job(threads, &job)) {
+    for (int64_t i = 0; i < n; i++) {
+      body(body_context, i);
+    }
+    return;
+  }
+  do_tasks(&threads->next_task, &job);
+  withdraw_job(threads);
+}
+
+/* Mutex and conditions; 0, or the error number with none of them left behind. */
+static int init_locks(splitkv_threads *threads) {
+  int failed = pthread_mutex_init(&threads->mutex, NULL);
+  if (failed) {
+    return failed;
+  }
+  failed = pthread_cond_init(&threads->seats_offered, NULL);
+  if (!failed) {
+    failed = pthread_cond_init(&threads->all_back, NULL);
+    if (!failed) {
+      return 0;
+    }
+    pthread_cond_destroy(&threads->seats_offered);
+  }
+  pthread_mutex_destroy(&threads->mutex);
+  return failed;
+}
+
+/* Starts threads until there are n_wanted; 0 or the error number of the first that failed. They
+ * block the signals that are sent to a process, so that those keep going to the caller's own
+ * threads; a fault of the thread itself and a profiler's clock still reach it. */
+static int start_threads(splitkv_threads *threads, int64_t n_wanted) {
+  static const int kept[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGPROF};
+  sigset_t blocked;
+  sigset_t callers_signals;
+  sigfillset(&blocked);
+  for (size_t i = 0; i < sizeof kept / sizeof kept[0]; i++) {
+    sigdelset(&blocked, kept[i]);
+  }
+  int failed = pthread_sigmask(SIG_SETMASK, &blocked, &callers_signals);
+  if (failed) {
+    return failed;
+  }
+  while (!failed && threads->n_started < n_wanted) {
+    failed = pthread_create(&threads->handles[threads->n_started], NULL, thread_main, threads);
+    threads->n_started += !failed;
+  }
+  pthread_sigmask(SIG_SETMASK, &callers_signals, NULL);
+  return failed;
+}
+
+splitkv_status splitkv_threads_create(int64_t n_threads, splitkv_threads **threads,
+                                      splitkv_error *error) {
+  if (threads == NULL) {
+    return spl_fail(error, SPLITKV_ERROR_NULL_POINTER, "threads", 0, "threads is null");
+  }
+  if (n_threads < 1 || n_threads > SPLITKV_MAX_WORKERS) {
+    return spl_fail(error, SPLITKV_ERROR_N_WORKERS, "n_threads", n_threads,
+                    "n_threads is %lld, must be 1 to %d", (long long)n_threads,
+                    SPLITKV_MAX_WORKERS);
+  }
+  int64_t n_wanted = n_threads - 1; /* the caller of run is the last one */
+  splitkv_threads *made = malloc(sizeof *made + (size_t)n_wanted * sizeof made->handles[0]);
+  if (made == NULL) {
+    return spl_fail(error, SPLITKV_ERROR_OUT_OF_MEMORY, "n_threads", n_threads,
+                    "no memory for a pool of %lld threads", (long long)n_threads);
+  }
+  *made = (splitkv_threads){
+      .pool = {.struct_size = sizeof made->pool, .parallel_for = parallel_for, .context = made},
+  };
+  int failed = init_locks(made);
+  if (failed) {
+    free(made);
+  } else {
+    failed = start_threads(made, n_wanted);
+    if (!failed) {
+      *threads = made;
+      return SPLITKV_OK;
+    }
+    splitkv_threads_destroy(made);
+  }
+  return spl_fail(error, SPLITKV_ERROR_THREADS, "n_threads", n_threads,
+                  "a pool of %lld threads could not be started (error number %d)",
+                  (long long)n_threads, failed);
+}
+
+const splitkv_pool *splitkv_threads_pool(const splitkv_threads *threads) {
+  return threads == NULL ? NULL : &threads->pool;
+}
+
+void splitkv_threads_destroy(splitkv_threads *threads) {
+  if (threads == NULL) {
+    return;
+  }
+  lock(threads);
+  assert(!threads->is_busy);
+  threads->is_stopping = true;
+  pthread_cond_broadcast(&threads->seats_offered);
+  unlock(threads);
+  for (int64_t i = 0; i < threads->n_started; i++) {
+    pthread_join(threads->handles[i], NULL);
+  }
+  pthread_cond_destroy(&threads->all_back);
+  pthread_cond_destroy(&threads->seats_offered);
+  pthread_mutex_destroy(&threads->mutex);
+  free(threads);
+}
