@@ -1,0 +1,22 @@
+/* NumPy's .npy format, versions 1.0, 2.0 and 3.0, little-endian and in C order.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef SPLITKV_TOOL_NPY_H
+#define SPLITKV_TOOL_NPY_H
+
+#include "array.h"
+
+/* Reads the .npy file that `bytes` holds whole: element types <f4, <f2, <u2, <i4 and <i8, and the
+ * two-byte void type under which NumPy saves a bfloat16 of another package (read as ARRAY_U16).
+ * array->data points into bytes and may be misaligned (array_align). On error false, *array
+ * undefined. */
+bool npy_parse(const void *bytes, size_t size_bytes, file_array *array, file_error *error);
+
+enum { NPY_HEADER_BYTES = 320 };
+
+/* Writes the header of a version 1.0 file for this dtype and shape; ARRAY_BF16 as uint16. Returns
+ * its bytes, a multiple of 64; the data follow in C order. */
+size_t npy_header(array_dtype dtype, int n_dims, const int64_t *shape,
+                  char header[NPY_HEADER_BYTES]);
+
+#endif

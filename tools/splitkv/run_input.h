@@ -1,0 +1,66 @@
+/* The tensors of `splitkv run`: found in files, checked against each other, made a problem.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef SPLITKV_TOOL_RUN_INPUT_H
+#define SPLITKV_TOOL_RUN_INPUT_H
+
+#include "array.h"
+#include "safetensors.h"
+
+#include <splitkv/splitkv.h>
+
+typedef enum run_role {
+  RUN_Q,
+  RUN_K,
+  RUN_V,
+  RUN_TABLE,
+  RUN_KV_LENS,
+  RUN_OFFSETS, /* CSR only */
+  RUN_N_ROLES
+} run_role;
+
+/* "--q", "--kv-lens"; and the tensor's name in a safetensors file, "q", "kv_lens". */
+const char *run_role_option(run_role role);
+const char *run_role_tensor(run_role role);
+
+/* What the command line says about the input. */
+typedef struct run_sources {
+  const char *paths[RUN_N_ROLES]; /* .npy files; they go before the tensors of the same role */
+  const char *names[RUN_N_ROLES]; /* other names of tensors than run_role_tensor's, or NULL */
+  const char *tensors_path;       /* a safetensors file, or NULL */
+  bool is_bf16;                   /* uint16 .npy arrays hold bfloat16 */
+} run_sources;
+
+typedef struct run_input {
+  run_sources sources;
+  file_bytes files[RUN_N_ROLES];
+  file_bytes tensors_file;
+  safetensors *tensors;
+  bool has[RUN_N_ROLES];
+  file_array arrays[RUN_N_ROLES];
+  void *offsets_copy; /* offsets in the table's type, where the file has another one */
+} run_input;
+
+/* Opens and reads all of them. On error one line on stderr, and an exit status other than TOOL_OK;
+ * run_input_free is due in either case. */
+int run_input_load(const run_sources *sources, run_input *input);
+void run_input_free(run_input *input);
+
+/* What the tensors say of the problem and the batch: all counts, dtypes and the table's format.
+ * Reads problem->layout and leaves scale, split policy and kernel set alone. dtype_out becomes
+ * dtype_q. Exit status as above. */
+int run_input_describe(run_input *input, splitkv_problem *problem, splitkv_batch *batch);
+
+/* The tensors for splitkv_run; out and lse are the caller's. */
+void run_input_tensors(const run_input *input, splitkv_tensors *tensors);
+
+/* Where a role's values come from, for messages: "--q Q.npy", or "--tensors F: tensor 'q'". Writes
+ * to text and returns it. */
+enum { RUN_SOURCE_BYTES = 400 };
+const char *run_input_source(const run_input *input, run_role role, char text[RUN_SOURCE_BYTES]);
+
+/* The library's error as one line that names the option and its file. Returns the exit status. */
+int run_input_library_error(const run_input *input, splitkv_status status,
+                            const splitkv_error *error);
+
+#endif
