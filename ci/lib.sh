@@ -32,17 +32,16 @@ make_scratch() {
   trap 'exit 1' HUP INT TERM
 }
 
-# A build in directory $1 with the given cache settings; quiet unless it fails.
+# configure SOURCE BUILD [CMAKE_OPTION...]: quiet unless it fails.
 configure() {
-  build_dir=$1
-  shift
-  generator=
+  source_dir=$1
+  build_dir=$2
+  shift 2
   if [ ! -f "$build_dir/CMakeCache.txt" ] && [ -z "${CMAKE_GENERATOR:-}" ] && have ninja; then
-    generator=-GNinja
+    set -- -GNinja "$@"
   fi
   mkdir -p "$build_dir"
-  # shellcheck disable=SC2086
-  cmake -S "$root" -B "$build_dir" $generator "$@" >"$build_dir/configure.log" 2>&1 || {
+  cmake -S "$source_dir" -B "$build_dir" "$@" >"$build_dir/configure.log" 2>&1 || {
     cat "$build_dir/configure.log" >&2
     fail "cmake could not configure $build_dir"
   }

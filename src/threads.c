@@ -182,7 +182,7 @@ static int start_threads(splitkv_threads *threads, int64_t n_wanted) {
 splitkv_status splitkv_threads_create(int64_t n_threads, splitkv_threads **threads,
                                       splitkv_error *error) {
   if (threads == NULL) {
-    return spl_fail(error, SPLITKV_ERROR_NULL_POINTER, "threads", 0, "threads is null");
+    return spl_fail_null(error, "threads");
   }
   if (n_threads < 1 || n_threads > SPLITKV_MAX_WORKERS) {
     return spl_fail(error, SPLITKV_ERROR_N_WORKERS, "n_threads", n_threads,
