@@ -10,16 +10,13 @@
 /* The pool holds no resource, so the number of threads travels in the context pointer itself; it
  * is at most SPLITKV_MAX_WORKERS, which every uintptr_t can hold. */
 static void *context_of(int n_threads) {
-  return (void *)(uintptr_t)n_threads;
+  return (void *)(uintptr_t)n_threads; /* NOLINT(performance-no-int-to-ptr): never dereferenced */
 }
 
 static void parallel_for(void *context, int64_t n, void (*body)(void *body_context, int64_t i),
                          void *body_context) {
   int n_threads = (int)(uintptr_t)context;
-  if (n < n_threads) {
-    n_threads = n < 1 ? 1 : (int)n;
-  }
-#pragma omp parallel for schedule(dynamic, 1) num_threads(n_threads)
+#pragma omp parallel for schedule(dynamic, 1) num_threads(n <n_threads && n> 0 ? (int)n : n_threads)
   for (int64_t i = 0; i < n; i++) {
     body(body_context, i);
   }
