@@ -1,0 +1,268 @@
+/* The ready-made pool: every task once, side by side, by sleeping threads that leave signals alone;
+ * the refusals, and what a failed creation leaves behind.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE /* pthread_barrier, setrlimit, nanosleep */
+
+#include <splitkv/threads.h>
+
+#include "check.h"
+
+#include <dirent.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define IS_SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define IS_SANITIZED 1
+#endif
+#endif
+#ifndef IS_SANITIZED
+#define IS_SANITIZED 0
+#endif
+
+enum { MAX_TASKS = 64 };
+
+static splitkv_threads *make_pool(int64_t n_threads) {
+  splitkv_threads *threads = NULL;
+  splitkv_error error = {0};
+  splitkv_status status = splitkv_threads_create(n_threads, &threads, &error);
+  if (!CHECK_MSG(status == SPLITKV_OK, "%s", error.message)) {
+    exit(check_report("test_threads"));
+  }
+  return threads;
+}
+
+static void run(const splitkv_threads *threads, int64_t n, void (*body)(void *, int64_t),
+                void *body_context) {
+  const splitkv_pool *pool = splitkv_threads_pool(threads);
+  pool->parallel_for(pool->context, n, body, body_context);
+}
+
+static int64_t seconds_to_ns(struct timespec time) {
+  return time.tv_sec * INT64_C(1000000000) + time.tv_nsec;
+}
+
+/* ── every task once ── */
+
+typedef struct task_log {
+  int calls[MAX_TASKS + 1];
+  pthread_t ran_on[MAX_TASKS];
+} task_log;
+
+static void log_task(void *body_context, int64_t i) {
+  task_log *log = body_context;
+  log->calls[i >= 0 && i < MAX_TASKS ? i : MAX_TASKS]++;
+  if (i >= 0 && i < MAX_TASKS) {
+    log->ran_on[i] = pthread_self();
+  }
+}
+
+static int64_t count_distinct(const pthread_t *threads, int64_t n) {
+  int64_t n_distinct = 0;
+  for (int64_t i = 0; i < n; i++) {
+    int64_t j = 0;
+    while (j < i && !pthread_equal(threads[i], threads[j])) {
+      j++;
+    }
+    n_distinct += j == i;
+  }
+  return n_distinct;
+}
+
+static void test_every_task_once(void) {
+  for (int64_t n_threads = 1; n_threads <= 9; n_threads++) {
+    splitkv_threads *threads = make_pool(n_threads);
+    const splitkv_pool *pool = splitkv_threads_pool(threads);
+    CHECK(pool != NULL && pool->struct_size == sizeof *pool);
+    CHECK(splitkv_threads_pool(threads) == pool);
+    for (int64_t repeat = 0; repeat < 20; repeat++) {
+      for (int64_t n = 0; n <= MAX_TASKS; n += n < 12 ? 1 : 13) {
+        task_log log = {{0}, {0}};
+        run(threads, n, log_task, &log);
+        for (int64_t i = 0; i <= MAX_TASKS; i++) {
+          CHECK_MSG(log.calls[i] == (i < n), "task %d of %d on %d threads: %d calls", (int)i,
+                    (int)n, (int)n_threads, log.calls[i]);
+        }
+        CHECK(count_distinct(log.ran_on, n) <= (n < n_threads ? n : n_threads));
+      }
+    }
+    splitkv_threads_destroy(threads);
+  }
+}
+
+/* ── side by side ── */
+
+static void meet(void *body_context, int64_t i) {
+  (void)i;
+  pthread_barrier_wait(body_context);
+}
+
+/* n tasks that wait for each other end only if n threads run at once. */
+static void test_side_by_side(void) {
+  for (unsigned n = 1; n <= 5; n++) {
+    splitkv_threads *threads = make_pool(5);
+    pthread_barrier_t barrier;
+    CHECK(pthread_barrier_init(&barrier, NULL, n) == 0);
+    for (int repeat = 0; repeat < 200; repeat++) {
+      run(threads, n, meet, &barrier);
+    }
+    pthread_barrier_destroy(&barrier);
+    splitkv_threads_destroy(threads);
+  }
+}
+
+/* ── idle threads sleep ── */
+
+static void test_idle_threads_sleep(void) {
+  splitkv_threads *threads = make_pool(4);
+  task_log log = {{0}, {0}};
+  run(threads, 4, log_task, &log);
+  struct timespec before;
+  struct timespec after;
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &before);
+  nanosleep(&(struct timespec){.tv_nsec = 300 * 1000 * 1000}, NULL);
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &after);
+  int64_t used_ns = seconds_to_ns(after) - seconds_to_ns(before);
+  CHECK_MSG(used_ns < 60 * 1000 * 1000, "an idle pool used %d us of 300000", (int)(used_ns / 1000));
+  splitkv_threads_destroy(threads);
+}
+
+/* ── calls that break the rule of one run at a time still get every task once ── */
+
+typedef struct nest {
+  const splitkv_threads *threads;
+  task_log logs[3];
+} nest;
+
+static void run_inner(void *body_context, int64_t i) {
+  nest *outer = body_context;
+  run(outer->threads, MAX_TASKS, log_task, &outer->logs[i]);
+}
+
+static void test_nested(void) {
+  splitkv_threads *threads = make_pool(3);
+  for (int repeat = 0; repeat < 50; repeat++) {
+    nest outer = {.threads = threads};
+    run(threads, 3, run_inner, &outer);
+    for (int64_t i = 0; i < 3; i++) {
+      for (int64_t j = 0; j < MAX_TASKS; j++) {
+        CHECK(outer.logs[i].calls[j] == 1);
+      }
+    }
+  }
+  splitkv_threads_destroy(threads);
+}
+
+/* ── signals ── */
+
+typedef struct mask_log {
+  pthread_barrier_t barrier;
+  sigset_t masks[3];
+  bool is_caller[3];
+  pthread_t caller;
+} mask_log;
+
+static void log_mask(void *body_context, int64_t i) {
+  mask_log *log = body_context;
+  pthread_barrier_wait(&log->barrier);
+  pthread_sigmask(SIG_SETMASK, NULL, &log->masks[i]);
+  log->is_caller[i] = pthread_equal(pthread_self(), log->caller) != 0;
+}
+
+static void test_signals(void) {
+  sigset_t before;
+  pthread_sigmask(SIG_SETMASK, NULL, &before);
+  splitkv_threads *threads = make_pool(3);
+  mask_log log = {.caller = pthread_self()};
+  pthread_barrier_init(&log.barrier, NULL, 3);
+  run(threads, 3, log_mask, &log);
+  int n_callers = 0;
+  for (int64_t i = 0; i < 3; i++) {
+    n_callers += log.is_caller[i];
+    bool blocks = !log.is_caller[i];
+    CHECK(sigismember(&log.masks[i], SIGTERM) == blocks);
+    CHECK(sigismember(&log.masks[i], SIGUSR1) == blocks);
+    CHECK(sigismember(&log.masks[i], SIGSEGV) == 0);
+    CHECK(sigismember(&log.masks[i], SIGPROF) == 0);
+  }
+  CHECK(n_callers == 1);
+  CHECK(sigismember(&before, SIGTERM) == 0);
+  pthread_barrier_destroy(&log.barrier);
+  splitkv_threads_destroy(threads);
+}
+
+/* ── refusals ── */
+
+static void test_refusals(void) {
+  static const int64_t refused[] = {0, -1, INT64_MIN, SPLITKV_MAX_WORKERS + 1, INT64_MAX};
+  char mark;
+  for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
+    splitkv_threads *threads = (splitkv_threads *)(void *)&mark;
+    splitkv_error error = {0};
+    CHECK(splitkv_threads_create(refused[i], &threads, &error) == SPLITKV_ERROR_N_WORKERS);
+    CHECK(threads == (splitkv_threads *)(void *)&mark);
+    CHECK(error.status == SPLITKV_ERROR_N_WORKERS && error.value == refused[i]);
+    CHECK(strcmp(error.field, "n_threads") == 0 && strstr(error.message, "n_threads") != NULL);
+    CHECK(splitkv_threads_create(refused[i], &threads, NULL) == SPLITKV_ERROR_N_WORKERS);
+  }
+  CHECK(splitkv_threads_create(1, NULL, NULL) == SPLITKV_ERROR_NULL_POINTER);
+  CHECK(splitkv_threads_pool(NULL) == NULL);
+  splitkv_threads_destroy(NULL);
+}
+
+/* ── a thread that cannot be started ── */
+
+static int count_threads(void) {
+  DIR *directory = opendir("/proc/self/task");
+  if (directory == NULL) {
+    return -1;
+  }
+  int n = 0;
+  for (struct dirent *entry; (entry = readdir(directory)) != NULL;) {
+    n += entry->d_name[0] != '.';
+  }
+  closedir(directory);
+  return n;
+}
+
+/* Address space for a few stacks only: creation fails half way, joins what it had started and
+ * leaves *threads alone. The sanitizers need more address space than any limit leaves them. */
+static void test_failing_start(void) {
+  if (IS_SANITIZED) {
+    return;
+  }
+  struct rlimit before;
+  CHECK(getrlimit(RLIMIT_AS, &before) == 0);
+  struct rlimit tight = {.rlim_cur = 200u << 20, .rlim_max = before.rlim_max};
+  int n_before = count_threads();
+  CHECK(setrlimit(RLIMIT_AS, &tight) == 0);
+  splitkv_threads *threads = NULL;
+  splitkv_error error = {0};
+  splitkv_status status = splitkv_threads_create(1000, &threads, &error);
+  setrlimit(RLIMIT_AS, &before);
+  CHECK_MSG(status == SPLITKV_ERROR_THREADS, "%s", splitkv_status_name(status));
+  CHECK(error.status == status && error.value == 1000);
+  CHECK(threads == NULL);
+  CHECK_MSG(count_threads() == n_before, "%d threads, were %d", count_threads(), n_before);
+  if (status == SPLITKV_OK) {
+    splitkv_threads_destroy(threads);
+  }
+}
+
+int main(void) {
+  test_failing_start();
+  test_refusals();
+  test_every_task_once();
+  test_side_by_side();
+  test_idle_threads_sleep();
+  test_nested();
+  test_signals();
+  return check_report("test_threads");
+}
