@@ -88,12 +88,10 @@ static const char **value_place(run_options *options, const char *option) {
                {"--out", &options->out_path},
                {"--lse", &options->lse_path}};
   for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
-    if (strcmp(option, files[i].option) == 0)
-      return files[i].place;
+    if (strcmp(option, files[i].option) == 0) return files[i].place;
   }
   for (int i = 0; i < N_WORD_OPTIONS; i++) {
-    if (strcmp(option, word_options[i].option) == 0)
-      return &options->words[i];
+    if (strcmp(option, word_options[i].option) == 0) return &options->words[i];
   }
   const size_t n_prefix = sizeof name_prefix - 1;
   const bool is_name = strncmp(option, name_prefix, n_prefix) == 0;
@@ -101,8 +99,7 @@ static const char **value_place(run_options *options, const char *option) {
     const char *role_option = run_role_option((run_role)role);
     if (is_name && strcmp(option + n_prefix, role_option + 2) == 0)
       return &options->sources.names[role];
-    if (strcmp(option, role_option) == 0)
-      return &options->sources.paths[role];
+    if (strcmp(option, role_option) == 0) return &options->sources.paths[role];
   }
   return NULL;
 }
@@ -116,30 +113,36 @@ static int unknown_option(const char *option) {
   for (int role = 0; role < RUN_N_ROLES; role++)
     names[n++] = run_role_option((run_role)role);
   const char *near = tool_near_word(option, names, n);
-  if (near != NULL)
-    return tool_usage_error("%s: unknown option, did you mean %s?", option, near);
+  if (near != NULL) return tool_usage_error("%s: unknown option, did you mean %s?", option, near);
   return tool_usage_error("%s: unknown option; 'splitkv help run' lists them", option);
+}
+
+/* "--name value" or "--name=value" at argv[*index]. */
+static int parse_value_option(int argc, char **argv, int *index, run_options *options) {
+  char name[40];
+  const char *argument = argv[*index];
+  const char *equals = strchr(argument, '=');
+  const size_t n = equals != NULL ? (size_t)(equals - argument) : strlen(argument);
+  if (n >= sizeof name) return unknown_option(argument);
+  memcpy(name, argument, n);
+  name[n] = 0;
+  const char **place = value_place(options, name);
+  if (place == NULL) return unknown_option(name);
+  if (*place != NULL) return tool_usage_error("%s: is given twice", name);
+  *place = equals != NULL ? equals + 1 : tool_option_value(argc, argv, index);
+  return *place != NULL ? TOOL_OK : TOOL_USAGE;
 }
 
 static int parse_options(int argc, char **argv, run_options *options) {
   for (int i = 0; i < argc; i++) {
-    const char *option = argv[i];
-    if (strcmp(option, "--bf16") == 0) {
+    int status = TOOL_OK;
+    if (strcmp(argv[i], "--bf16") == 0)
       options->sources.is_bf16 = true;
-      continue;
-    }
-    if (strcmp(option, "--json") == 0) {
+    else if (strcmp(argv[i], "--json") == 0)
       options->is_json = true;
-      continue;
-    }
-    const char **place = value_place(options, option);
-    if (place == NULL)
-      return unknown_option(option);
-    if (*place != NULL)
-      return tool_usage_error("%s: is given twice", option);
-    *place = tool_option_value(argc, argv, &i);
-    if (*place == NULL)
-      return TOOL_USAGE;
+    else
+      status = parse_value_option(argc, argv, &i, options);
+    if (status != TOOL_OK) return status;
   }
   for (int role = 0; role < RUN_N_ROLES; role++) {
     if (options->sources.names[role] != NULL && options->sources.tensors_path == NULL)
@@ -149,8 +152,7 @@ static int parse_options(int argc, char **argv, run_options *options) {
       return tool_usage_error("--name-%s: names a tensor where %s names a file",
                               run_role_option((run_role)role) + 2, run_role_option((run_role)role));
   }
-  if (options->out_path == NULL)
-    return tool_usage_error("--out FILE.npy is missing");
+  if (options->out_path == NULL) return tool_usage_error("--out FILE.npy is missing");
   return TOOL_OK;
 }
 
@@ -159,15 +161,13 @@ static int parse_words(const run_options *options, problem_spec *spec) {
     const char *value = options->words[i];
     char text[96];
     text_error error = {{0}};
-    if (value == NULL)
-      continue;
+    if (value == NULL) continue;
     const int n = snprintf(text, sizeof text, "%s=%s", word_options[i].word, value);
     /* One word only; nothing that the grammar knows is as long as the buffer. */
     if (value[strcspn(value, " \t\r\n\v\f")] != 0 || n < 0 || (size_t)n >= sizeof text)
       return tool_usage_error("%s '%.40s': is no value for this option", word_options[i].option,
                               value);
-    if (problem_spec_parse(spec, text, &error) == 0)
-      continue;
+    if (problem_spec_parse(spec, text, &error) == 0) continue;
     /* "split=foo: must be ..." becomes "--split foo: must be ...". */
     const char *sentence = strstr(error.message, ": ");
     return tool_usage_error("%s %.40s: %s", word_options[i].option, value,
@@ -210,8 +210,7 @@ static int library_error(const run_job *job, splitkv_status status, const splitk
   for (size_t i = 0; i < sizeof causes / sizeof causes[0]; i++) {
     const char *value = job->options.words[causes[i].option];
     char context[80];
-    if (causes[i].status != status || value == NULL)
-      continue;
+    if (causes[i].status != status || value == NULL) continue;
     (void)snprintf(context, sizeof context, "%s %.40s", word_options[causes[i].option].option,
                    value);
     return tool_library_error(context, status, error);
@@ -226,8 +225,7 @@ static int make_plan(run_job *job) {
   splitkv_batch_init(&job->batch);
   problem->layout = (splitkv_layout)job->spec.layout;
   const int exit_status = run_input_describe(&job->input, problem, &job->batch);
-  if (exit_status != TOOL_OK)
-    return exit_status;
+  if (exit_status != TOOL_OK) return exit_status;
   problem->split_policy = (splitkv_split_policy)job->spec.split;
   problem->split_value = job->spec.split_value;
   problem->isa = (splitkv_isa)job->spec.isa;
@@ -295,12 +293,10 @@ static int compute(run_job *job) {
 /* An output that is also an input would be lost for the next run; that is rarely meant. */
 static int check_not_input(const run_options *options, const char *option, const char *path) {
   struct stat output, input;
-  if (stat(path, &output) != 0 || !S_ISREG(output.st_mode))
-    return TOOL_OK;
+  if (stat(path, &output) != 0 || !S_ISREG(output.st_mode)) return TOOL_OK;
   for (int role = -1; role < RUN_N_ROLES; role++) {
     const char *name = role < 0 ? options->sources.tensors_path : options->sources.paths[role];
-    if (name == NULL || stat(name, &input) != 0)
-      continue;
+    if (name == NULL || stat(name, &input) != 0) continue;
     if (input.st_dev == output.st_dev && input.st_ino == output.st_ino)
       return tool_usage_error("%s %s: is the file of %s, which would be overwritten", option, path,
                               role < 0 ? "--tensors" : run_role_option((run_role)role));
@@ -314,11 +310,9 @@ static int check_outputs(const run_options *options) {
   } outputs[] = {{"--out", options->out_path}, {"--lse", options->lse_path}};
   for (size_t i = 0; i < 2; i++) {
     file_error error;
-    if (outputs[i].path == NULL)
-      continue;
+    if (outputs[i].path == NULL) continue;
     const int status = check_not_input(options, outputs[i].option, outputs[i].path);
-    if (status != TOOL_OK)
-      return status;
+    if (status != TOOL_OK) return status;
     if (!output_probe(outputs[i].path, &error))
       return tool_usage_error("%s %s: %s", outputs[i].option, outputs[i].path, error.message);
   }
@@ -367,8 +361,7 @@ static int report_json(const run_job *job, const splitkv_plan_info *info) {
   const double shape[3] = {(double)job->out_shape[0], (double)job->out_shape[1],
                            (double)job->out_shape[2]};
   cJSON_AddStringToObject(report, "out", job->options.out_path);
-  if (job->options.lse_path != NULL)
-    cJSON_AddStringToObject(report, "lse", job->options.lse_path);
+  if (job->options.lse_path != NULL) cJSON_AddStringToObject(report, "lse", job->options.lse_path);
   cJSON_AddItemToObject(report, "shape", cJSON_CreateDoubleArray(shape, 3));
   cJSON_AddStringToObject(report, "dtype_q", problem_dtype_name(job->problem.dtype_q));
   cJSON_AddStringToObject(report, "dtype_kv", problem_dtype_name(job->problem.dtype_kv));
@@ -405,8 +398,7 @@ static int report(const run_job *job) {
   splitkv_error error = {.status = SPLITKV_OK};
   splitkv_plan_info info = {.struct_size = sizeof info};
   const splitkv_status status = splitkv_plan_get_info(job->plan, &info, &error);
-  if (status != SPLITKV_OK)
-    return tool_library_error("", status, &error);
+  if (status != SPLITKV_OK) return tool_library_error("", status, &error);
   return job->options.is_json ? report_json(job, &info) : report_text(job, &info);
 }
 
@@ -420,25 +412,18 @@ static int parse_job(run_job *job, int argc, char **argv) {
 
 static int run_steps(run_job *job, int argc, char **argv) {
   int status = parse_job(job, argc, argv);
-  if (status == TOOL_OK)
-    status = run_input_load(&job->options.sources, &job->input);
-  if (status == TOOL_OK)
-    status = make_plan(job);
-  if (status == TOOL_OK)
-    status = check_outputs(&job->options);
-  if (status == TOOL_OK)
-    status = allocate(job);
-  if (status == TOOL_OK)
-    status = compute(job);
-  if (status == TOOL_OK)
-    status = write_outputs(job);
+  if (status == TOOL_OK) status = run_input_load(&job->options.sources, &job->input);
+  if (status == TOOL_OK) status = make_plan(job);
+  if (status == TOOL_OK) status = check_outputs(&job->options);
+  if (status == TOOL_OK) status = allocate(job);
+  if (status == TOOL_OK) status = compute(job);
+  if (status == TOOL_OK) status = write_outputs(job);
   return status == TOOL_OK ? report(job) : status;
 }
 
 int cmd_run(int argc, char **argv) {
   for (int i = 0; i < argc; i++) {
-    if (tool_is_help(argv[i]))
-      return tool_print_help("run");
+    if (tool_is_help(argv[i])) return tool_print_help("run");
   }
   run_job job = {0};
   problem_spec_init(&job.spec);
