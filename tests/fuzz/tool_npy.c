@@ -13,8 +13,7 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void require(bool condition, const char *what) {
-  if (condition)
-    return;
+  if (condition) return;
   fprintf(stderr, "tool_npy: not so: %s\n", what);
   abort();
 }
@@ -31,11 +30,9 @@ static void check_round_trip(const file_array *array) {
   const size_t header_bytes = npy_header(array->dtype, array->n_dims, array->shape, header);
   require(header_bytes % 64 == 0, "the data begin at a multiple of 64");
   unsigned char *whole = malloc(header_bytes + array->size_bytes);
-  if (whole == NULL)
-    return;
+  if (whole == NULL) return;
   memcpy(whole, header, header_bytes);
-  if (array->size_bytes > 0)
-    memcpy(whole + header_bytes, array->data, array->size_bytes);
+  if (array->size_bytes > 0) memcpy(whole + header_bytes, array->data, array->size_bytes);
   file_array again;
   file_error error = {{0}};
   require(npy_parse(whole, header_bytes + array->size_bytes, &again, &error),

@@ -13,8 +13,7 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void require(bool condition, const char *what) {
-  if (condition)
-    return;
+  if (condition) return;
   fprintf(stderr, "tool_safetensors: not so: %s\n", what);
   abort();
 }

@@ -29,8 +29,7 @@ bool file_fail(file_error *error, const char *format, ...) {
   va_end(arguments);
   /* File and tensor names may hold anything; a message is one line all the same. */
   for (unsigned char *c = (unsigned char *)error->message; *c != 0; c++) {
-    if (*c < 0x20 || *c == 0x7f)
-      *c = '?';
+    if (*c < 0x20 || *c == 0x7f) *c = '?';
   }
   return false;
 }
@@ -74,8 +73,7 @@ bool array_measure(file_array *array, file_error *error) {
   bool is_empty = false;
   for (int i = 0; i < array->n_dims; i++) {
     const int64_t dim = array->shape[i];
-    if (dim < 0)
-      return file_fail(error, "the shape has a negative dimension, %" PRId64, dim);
+    if (dim < 0) return file_fail(error, "the shape has a negative dimension, %" PRId64, dim);
     if (dim == 0) {
       is_empty = true;
       continue;
@@ -95,10 +93,8 @@ bool array_measure(file_array *array, file_error *error) {
 
 bool array_align(file_array *array, file_error *error) {
   static const int64_t nothing = 0; /* what an empty array points at */
-  if (array->size_bytes == 0)
-    array->data = &nothing;
-  if ((uintptr_t)array->data % array_dtype_size(array->dtype) == 0)
-    return true;
+  if (array->size_bytes == 0) array->data = &nothing;
+  if ((uintptr_t)array->data % array_dtype_size(array->dtype) == 0) return true;
   array->copy = malloc(array->size_bytes);
   if (array->copy == NULL)
     return file_fail(error, "no memory for a copy of %zu bytes, which the file has misaligned",
@@ -130,15 +126,13 @@ static bool read_to_end(int descriptor, file_bytes *file, file_error *error) {
       data = grown;
     }
     const ssize_t n = read(descriptor, data + used, capacity - used);
-    if (n < 0 && errno == EINTR)
-      continue;
+    if (n < 0 && errno == EINTR) continue;
     if (n < 0) {
       const int cause = errno;
       free(data);
       return file_fail(error, "cannot be read: %s", strerror(cause));
     }
-    if (n == 0)
-      break;
+    if (n == 0) break;
     used += (size_t)n;
   }
   *file = (file_bytes){.data = data, .size_bytes = used, .is_mapped = false};
@@ -149,18 +143,15 @@ static bool map_or_read(int descriptor, file_bytes *file, file_error *error) {
   struct stat status;
   if (fstat(descriptor, &status) != 0)
     return file_fail(error, "cannot be read: %s", strerror(errno));
-  if (S_ISDIR(status.st_mode))
-    return file_fail(error, "is a directory");
+  if (S_ISDIR(status.st_mode)) return file_fail(error, "is a directory");
   /* Files of size 0 are read, too: some special files have no size but have bytes. */
-  if (!S_ISREG(status.st_mode) || status.st_size <= 0)
-    return read_to_end(descriptor, file, error);
+  if (!S_ISREG(status.st_mode) || status.st_size <= 0) return read_to_end(descriptor, file, error);
   if ((uintmax_t)status.st_size > SIZE_MAX)
     return file_fail(error, "has %jd bytes, more than this machine can address",
                      (intmax_t)status.st_size);
   const size_t size_bytes = (size_t)status.st_size;
   void *data = mmap(NULL, size_bytes, PROT_READ, MAP_PRIVATE, descriptor, 0);
-  if (data == MAP_FAILED)
-    return read_to_end(descriptor, file, error);
+  if (data == MAP_FAILED) return read_to_end(descriptor, file, error);
   *file = (file_bytes){.data = data, .size_bytes = size_bytes, .is_mapped = true};
   return true;
 }
@@ -168,8 +159,7 @@ static bool map_or_read(int descriptor, file_bytes *file, file_error *error) {
 bool file_open(const char *path, file_bytes *file, file_error *error) {
   *file = (file_bytes){0};
   const int descriptor = open(path, O_RDONLY | O_CLOEXEC);
-  if (descriptor < 0)
-    return file_fail(error, "cannot be opened: %s", strerror(errno));
+  if (descriptor < 0) return file_fail(error, "cannot be opened: %s", strerror(errno));
   const bool ok = map_or_read(descriptor, file, error);
   (void)close(descriptor);
   return ok;
@@ -188,8 +178,7 @@ void file_close(file_bytes *file) {
 static char *copy_text(const char *text, const char *tail) {
   const size_t n = strlen(text), n_tail = strlen(tail);
   char *copy = malloc(n + n_tail + 1);
-  if (copy == NULL)
-    return NULL;
+  if (copy == NULL) return NULL;
   memcpy(copy, text, n);
   memcpy(copy + n, tail, n_tail + 1);
   return copy;
@@ -199,22 +188,18 @@ static char *copy_text(const char *text, const char *tail) {
  * compare equal. */
 static char *resolve(const char *path) {
   char *whole = realpath(path, NULL);
-  if (whole != NULL)
-    return whole;
+  if (whole != NULL) return whole;
   const char *slash = strrchr(path, '/');
   char *directory = slash != NULL ? copy_text(path, "") : copy_text(".", "");
-  if (directory == NULL)
-    return NULL;
-  if (slash != NULL)
-    directory[slash - path + 1] = 0; /* "/" stays "/" */
+  if (directory == NULL) return NULL;
+  if (slash != NULL) directory[slash - path + 1] = 0; /* "/" stays "/" */
   char *real = realpath(directory, NULL);
   free(directory);
   if (real == NULL) /* no such directory: opening the file says so */
     return copy_text(path, "");
   char *parent = copy_text(real, "/");
   free(real);
-  if (parent == NULL)
-    return NULL;
+  if (parent == NULL) return NULL;
   char *joined = copy_text(parent, slash != NULL ? slash + 1 : path);
   free(parent);
   return joined;
@@ -230,8 +215,7 @@ static mode_t new_file_mode(void) {
 /* A file that is there keeps its permission bits, as it would if it were written in place. */
 static bool open_beside(const char *path, mode_t mode, output_file *output, file_error *error) {
   output->temporary = copy_text(path, ".tmp-XXXXXX");
-  if (output->temporary == NULL)
-    return file_fail(error, "no memory for a file name");
+  if (output->temporary == NULL) return file_fail(error, "no memory for a file name");
   output->descriptor = mkstemp(output->temporary);
   if (output->descriptor < 0) {
     const int cause = errno;
@@ -245,16 +229,14 @@ static bool open_beside(const char *path, mode_t mode, output_file *output, file
 
 bool output_create(const char *path, output_file *output, file_error *error) {
   *output = (output_file){.descriptor = -1};
-  if (path[0] == 0)
-    return file_fail(error, "the file name is empty");
+  if (path[0] == 0) return file_fail(error, "the file name is empty");
   struct stat status;
   const bool exists = stat(path, &status) == 0;
   if (exists && S_ISDIR(status.st_mode))
     return file_fail(error, "cannot be written: it is a directory");
   /* Through a symbolic link: what it points at is replaced, not the link. */
   output->path = resolve(path);
-  if (output->path == NULL)
-    return file_fail(error, "no memory for a file name");
+  if (output->path == NULL) return file_fail(error, "no memory for a file name");
 
   bool ok;
   if (exists && !S_ISREG(status.st_mode)) {
@@ -278,11 +260,9 @@ bool output_create(const char *path, output_file *output, file_error *error) {
 bool output_probe(const char *path, file_error *error) {
   struct stat status;
   /* Opening a pipe has effects that its reader sees. */
-  if (stat(path, &status) == 0 && S_ISFIFO(status.st_mode))
-    return true;
+  if (stat(path, &status) == 0 && S_ISFIFO(status.st_mode)) return true;
   output_file output;
-  if (!output_create(path, &output, error))
-    return false;
+  if (!output_create(path, &output, error)) return false;
   output_abandon(&output);
   return true;
 }
@@ -292,10 +272,8 @@ bool output_write(output_file *output, const void *data, size_t size_bytes, file
   while (size_bytes > 0) {
     const size_t block = size_bytes < ((size_t)1 << 30) ? size_bytes : (size_t)1 << 30;
     const ssize_t n = write(output->descriptor, next, block);
-    if (n < 0 && errno == EINTR)
-      continue;
-    if (n < 0)
-      return file_fail(error, "cannot be written: %s", strerror(errno));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return file_fail(error, "cannot be written: %s", strerror(errno));
     next += n;
     size_bytes -= (size_t)n;
   }
@@ -303,8 +281,7 @@ bool output_write(output_file *output, const void *data, size_t size_bytes, file
 }
 
 bool output_flush(output_file *output, file_error *error) {
-  if (output->temporary == NULL || fsync(output->descriptor) == 0)
-    return true;
+  if (output->temporary == NULL || fsync(output->descriptor) == 0) return true;
   if (errno == EINVAL || errno == ENOSYS || errno == EROFS) /* this file system has no fsync */
     return true;
   return file_fail(error, "cannot be written: %s", strerror(errno));
@@ -313,8 +290,7 @@ bool output_flush(output_file *output, file_error *error) {
 bool output_commit(output_file *output, file_error *error) {
   const int closed = close(output->descriptor);
   output->descriptor = -1;
-  if (closed != 0)
-    return file_fail(error, "cannot be written: %s", strerror(errno));
+  if (closed != 0) return file_fail(error, "cannot be written: %s", strerror(errno));
   if (output->temporary != NULL && rename(output->temporary, output->path) != 0)
     return file_fail(error, "cannot be put in place: %s", strerror(errno));
   free(output->temporary);
@@ -324,12 +300,9 @@ bool output_commit(output_file *output, file_error *error) {
 }
 
 void output_abandon(output_file *output) {
-  if (output->path == NULL)
-    return;
-  if (output->descriptor >= 0)
-    (void)close(output->descriptor);
-  if (output->temporary != NULL)
-    (void)unlink(output->temporary);
+  if (output->path == NULL) return;
+  if (output->descriptor >= 0) (void)close(output->descriptor);
+  if (output->temporary != NULL) (void)unlink(output->temporary);
   free(output->temporary);
   free(output->path);
   *output = (output_file){.descriptor = -1};

@@ -32,15 +32,13 @@ static void skip_blanks(cursor *c) {
 /* After blanks: takes `wanted` if it is next. */
 static bool take(cursor *c, char wanted) {
   skip_blanks(c);
-  if (c->at == c->end || *c->at != wanted)
-    return false;
+  if (c->at == c->end || *c->at != wanted) return false;
   c->at++;
   return true;
 }
 
 static bool expect(cursor *c, char wanted, const char *where) {
-  if (take(c, wanted))
-    return true;
+  if (take(c, wanted)) return true;
   if (c->at == c->end)
     return file_fail(c->error, "the header ends where '%c' should stand %s", wanted, where);
   return file_fail(c->error, "header byte %td is '%c' where '%c' should stand %s", c->at - c->begin,
@@ -97,8 +95,7 @@ static bool read_descr(cursor *c, file_array *array) {
   if (c->at < c->end && *c->at == '[')
     return file_fail(c->error, "descr is a list (a structured type), which is not read");
   text_span text;
-  if (!read_string(c, &text, "descr"))
-    return false;
+  if (!read_string(c, &text, "descr")) return false;
   for (size_t i = 0; i < sizeof descrs / sizeof descrs[0]; i++) {
     if (is_text(text, descrs[i].descr)) {
       array->dtype = descrs[i].dtype;
@@ -116,8 +113,7 @@ static bool read_descr(cursor *c, file_array *array) {
 static bool read_fortran_order(cursor *c, bool *is_fortran) {
   const text_span word = read_word(c);
   *is_fortran = is_text(word, "True");
-  if (*is_fortran || is_text(word, "False"))
-    return true;
+  if (*is_fortran || is_text(word, "False")) return true;
   return file_fail(c->error, "fortran_order is '%.*s'; it should be True or False",
                    word.size < 40 ? (int)word.size : 40, word.begin);
 }
@@ -125,8 +121,7 @@ static bool read_fortran_order(cursor *c, bool *is_fortran) {
 static bool read_dimension(cursor *c, int64_t *dimension) {
   skip_blanks(c);
   const bool is_negative = c->at < c->end && *c->at == '-';
-  if (is_negative)
-    c->at++;
+  if (is_negative) c->at++;
   const text_span word = read_word(c);
   const int shown = word.size < 40 ? (int)word.size : 40;
   /* Python 2 wrote long integers as 3L. */
@@ -149,16 +144,13 @@ static bool read_dimension(cursor *c, int64_t *dimension) {
 }
 
 static bool read_shape(cursor *c, file_array *array) {
-  if (!expect(c, '(', "at the beginning of the shape"))
-    return false;
+  if (!expect(c, '(', "at the beginning of the shape")) return false;
   array->n_dims = 0;
-  if (take(c, ')'))
-    return true;
+  if (take(c, ')')) return true;
   for (;;) {
     if (array->n_dims == ARRAY_MAX_DIMS)
       return file_fail(c->error, "the shape has more than %d dimensions", (int)ARRAY_MAX_DIMS);
-    if (!read_dimension(c, &array->shape[array->n_dims]))
-      return false;
+    if (!read_dimension(c, &array->shape[array->n_dims])) return false;
     array->n_dims++;
     const bool has_comma = take(c, ',');
     if (take(c, ')')) {
@@ -167,8 +159,7 @@ static bool read_shape(cursor *c, file_array *array) {
         return file_fail(c->error, "the shape is a number, not a tuple");
       return true;
     }
-    if (!has_comma)
-      return expect(c, ')', "at the end of the shape");
+    if (!has_comma) return expect(c, ')', "at the end of the shape");
   }
 }
 
@@ -179,19 +170,16 @@ static const char *const key_names[N_KEYS] = {"descr", "fortran_order", "shape"}
 
 static bool read_entry(cursor *c, file_array *array, bool *is_fortran, bool seen[N_KEYS]) {
   text_span key;
-  if (!read_string(c, &key, "a key"))
-    return false;
+  if (!read_string(c, &key, "a key")) return false;
   int k = 0;
   while (k < N_KEYS && !is_text(key, key_names[k]))
     k++;
   if (k == N_KEYS)
     return file_fail(c->error, "the header has the unknown key '%.*s'",
                      key.size < 40 ? (int)key.size : 40, key.begin);
-  if (seen[k])
-    return file_fail(c->error, "the header has %s twice", key_names[k]);
+  if (seen[k]) return file_fail(c->error, "the header has %s twice", key_names[k]);
   seen[k] = true;
-  if (!expect(c, ':', "after a key"))
-    return false;
+  if (!expect(c, ':', "after a key")) return false;
   switch (k) {
   case KEY_DESCR:
     return read_descr(c, array);
@@ -204,20 +192,15 @@ static bool read_entry(cursor *c, file_array *array, bool *is_fortran, bool seen
 
 static bool read_dictionary(cursor *c, file_array *array, bool *is_fortran) {
   bool seen[N_KEYS] = {false};
-  if (!expect(c, '{', "at the beginning"))
-    return false;
+  if (!expect(c, '{', "at the beginning")) return false;
   while (!take(c, '}')) {
-    if (!read_entry(c, array, is_fortran, seen))
-      return false;
-    if (take(c, ','))
-      continue;
-    if (!expect(c, '}', "at the end"))
-      return false;
+    if (!read_entry(c, array, is_fortran, seen)) return false;
+    if (take(c, ',')) continue;
+    if (!expect(c, '}', "at the end")) return false;
     break;
   }
   for (int k = 0; k < N_KEYS; k++) {
-    if (!seen[k])
-      return file_fail(c->error, "the header has no %s", key_names[k]);
+    if (!seen[k]) return file_fail(c->error, "the header has no %s", key_names[k]);
   }
   skip_blanks(c);
   if (c->at != c->end)
@@ -267,16 +250,13 @@ static bool orders_differ(const file_array *array) {
 
 bool npy_parse(const void *bytes, size_t size_bytes, file_array *array_out, file_error *error) {
   size_t begin = 0, size = 0;
-  if (size_bytes == 0)
-    return file_fail(error, "is empty");
-  if (!find_header(bytes, size_bytes, &begin, &size, error))
-    return false;
+  if (size_bytes == 0) return file_fail(error, "is empty");
+  if (!find_header(bytes, size_bytes, &begin, &size, error)) return false;
   const char *header = (const char *)bytes + begin;
   cursor c = {.at = header, .end = header + size, .begin = header, .error = error};
   file_array array = {0};
   bool is_fortran = false;
-  if (!read_dictionary(&c, &array, &is_fortran) || !array_measure(&array, error))
-    return false;
+  if (!read_dictionary(&c, &array, &is_fortran) || !array_measure(&array, error)) return false;
   char shape[ARRAY_SHAPE_BYTES];
   if (is_fortran && orders_differ(&array))
     return file_fail(error, "is in Fortran order; save it with numpy.ascontiguousarray");

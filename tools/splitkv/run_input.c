@@ -75,8 +75,7 @@ static int open_tensors(run_input *input) {
     return tool_usage_error("--tensors %s: %s", path, error.message);
   input->tensors =
       safetensors_parse(input->tensors_file.data, input->tensors_file.size_bytes, &error);
-  if (input->tensors == NULL)
-    return tool_usage_error("--tensors %s: %s", path, error.message);
+  if (input->tensors == NULL) return tool_usage_error("--tensors %s: %s", path, error.message);
   return TOOL_OK;
 }
 
@@ -88,8 +87,7 @@ static int settle_dtype(run_input *input, run_role role) {
   if (roles[role].is_index && !is_int)
     return tool_usage_error("%s: holds %s; it should be int32 or int64",
                             run_input_source(input, role, source), array_dtype_name(array->dtype));
-  if (roles[role].is_index)
-    return TOOL_OK;
+  if (roles[role].is_index) return TOOL_OK;
   if (is_int)
     return tool_usage_error("%s: holds %s; it should be float32, float16 or bfloat16",
                             run_input_source(input, role, source), array_dtype_name(array->dtype));
@@ -97,8 +95,7 @@ static int settle_dtype(run_input *input, run_role role) {
     return tool_usage_error("%s: holds 16-bit values of no float type; say --bf16 if they are "
                             "bfloat16",
                             run_input_source(input, role, source));
-  if (array->dtype == ARRAY_U16)
-    array->dtype = ARRAY_BF16;
+  if (array->dtype == ARRAY_U16) array->dtype = ARRAY_BF16;
   return TOOL_OK;
 }
 
@@ -108,8 +105,7 @@ static int load_role(run_input *input, run_role role) {
     status = load_npy(input, role);
   } else if (input->tensors != NULL) {
     const bool is_optional = role == RUN_OFFSETS && input->sources.names[role] == NULL;
-    if (is_optional && !safetensors_has(input->tensors, roles[role].tensor))
-      return TOOL_OK;
+    if (is_optional && !safetensors_has(input->tensors, roles[role].tensor)) return TOOL_OK;
     status = load_tensor(input, role);
   } else {
     return role == RUN_OFFSETS ? TOOL_OK
@@ -122,13 +118,11 @@ int run_input_load(const run_sources *sources, run_input *input) {
   *input = (run_input){.sources = *sources};
   if (sources->tensors_path != NULL) {
     const int status = open_tensors(input);
-    if (status != TOOL_OK)
-      return status;
+    if (status != TOOL_OK) return status;
   }
   for (int role = 0; role < RUN_N_ROLES; role++) {
     const int status = load_role(input, (run_role)role);
-    if (status != TOOL_OK)
-      return status;
+    if (status != TOOL_OK) return status;
   }
   return TOOL_OK;
 }
@@ -149,8 +143,7 @@ void run_input_free(run_input *input) {
 static int check_rank(const run_input *input, run_role role, int n_dims, const char *meaning) {
   char source[RUN_SOURCE_BYTES], shape[ARRAY_SHAPE_BYTES];
   const file_array *array = &input->arrays[role];
-  if (array->n_dims == n_dims)
-    return TOOL_OK;
+  if (array->n_dims == n_dims) return TOOL_OK;
   return tool_usage_error("%s: has shape %s; it should be %s",
                           run_input_source(input, role, source), array_shape_text(array, shape),
                           meaning);
@@ -170,8 +163,7 @@ static int check_pairing(const run_input *input, const pairing *p) {
   char shape[ARRAY_SHAPE_BYTES];
   const int64_t value = input->arrays[p->role].shape[p->dim];
   const int64_t other = input->arrays[p->other].shape[p->other_dim];
-  if (value == other)
-    return TOOL_OK;
+  if (value == other) return TOOL_OK;
   return tool_usage_error("%s: shape %s has %" PRId64 " %s, and %s has %" PRId64,
                           run_input_source(input, p->role, source),
                           array_shape_text(&input->arrays[p->role], shape), value, p->what,
@@ -200,11 +192,9 @@ static int check_shapes(const run_input *input, splitkv_layout layout) {
       {RUN_OFFSETS, 1, "[requests + 1]"},
   };
   for (size_t i = 0; i < sizeof ranks / sizeof ranks[0]; i++) {
-    if (!input->has[ranks[i].role])
-      continue;
+    if (!input->has[ranks[i].role]) continue;
     const int status = check_rank(input, ranks[i].role, ranks[i].n_dims, ranks[i].meaning);
-    if (status != TOOL_OK)
-      return status;
+    if (status != TOOL_OK) return status;
   }
   const pairing pairings[] = {
       {RUN_K, 3, RUN_Q, 2, "channels"},
@@ -218,8 +208,7 @@ static int check_shapes(const run_input *input, splitkv_layout layout) {
   const size_t n_pairings = sizeof pairings / sizeof pairings[0] - (is_csr ? 1 : 0);
   for (size_t i = 0; i < n_pairings; i++) {
     const int status = check_pairing(input, &pairings[i]);
-    if (status != TOOL_OK)
-      return status;
+    if (status != TOOL_OK) return status;
   }
   return TOOL_OK;
 }
@@ -236,12 +225,10 @@ static int convert_offsets(run_input *input) {
   char source[RUN_SOURCE_BYTES];
   file_array *offsets = &input->arrays[RUN_OFFSETS];
   const array_dtype wanted = input->arrays[RUN_TABLE].dtype;
-  if (offsets->dtype == wanted || offsets->n_elements == 0)
-    return TOOL_OK;
+  if (offsets->dtype == wanted || offsets->n_elements == 0) return TOOL_OK;
   const size_t count = (size_t)offsets->n_elements;
   void *copy = calloc(count, array_dtype_size(wanted));
-  if (copy == NULL)
-    return tool_unsupported("no memory for %zu offsets", count);
+  if (copy == NULL) return tool_unsupported("no memory for %zu offsets", count);
   input->offsets_copy = copy;
   for (int64_t i = 0; i < offsets->n_elements; i++) {
     const int64_t value = load_index(offsets, i);
@@ -285,8 +272,7 @@ static splitkv_index_type index_type(const file_array *array) {
 static int check_kv_dtypes(const run_input *input) {
   char source[RUN_SOURCE_BYTES], k_source[RUN_SOURCE_BYTES];
   const file_array *k = &input->arrays[RUN_K], *v = &input->arrays[RUN_V];
-  if (k->dtype == v->dtype)
-    return TOOL_OK;
+  if (k->dtype == v->dtype) return TOOL_OK;
   return tool_usage_error("%s: holds %s, and %s holds %s; they should be the same",
                           run_input_source(input, RUN_V, source), array_dtype_name(v->dtype),
                           run_input_source(input, RUN_K, k_source), array_dtype_name(k->dtype));
@@ -295,10 +281,8 @@ static int check_kv_dtypes(const run_input *input) {
 int run_input_describe(run_input *input, splitkv_problem *problem, splitkv_batch *batch) {
   const bool is_hnd = problem->layout == SPLITKV_LAYOUT_HND;
   int status = check_shapes(input, problem->layout);
-  if (status == TOOL_OK)
-    status = check_kv_dtypes(input);
-  if (status != TOOL_OK)
-    return status;
+  if (status == TOOL_OK) status = check_kv_dtypes(input);
+  if (status != TOOL_OK) return status;
   const file_array *q = &input->arrays[RUN_Q], *k = &input->arrays[RUN_K];
   const file_array *table = &input->arrays[RUN_TABLE];
   problem->n_heads_q = q->shape[1];
@@ -328,8 +312,7 @@ void run_input_tensors(const run_input *input, splitkv_tensors *tensors) {
   tensors->k = input->arrays[RUN_K].data;
   tensors->v = input->arrays[RUN_V].data;
   tensors->block_table = input->arrays[RUN_TABLE].data;
-  if (!input->has[RUN_OFFSETS])
-    return;
+  if (!input->has[RUN_OFFSETS]) return;
   tensors->table_offsets = input->arrays[RUN_OFFSETS].data;
   tensors->table_entries = input->arrays[RUN_TABLE].n_elements;
 }

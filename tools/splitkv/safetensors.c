@@ -38,11 +38,9 @@ struct safetensors {
 /* cJSON's strings end at the first zero: "q\u0000x" would pass for "q". */
 static bool check_no_zero(const char *text, size_t size, file_error *error) {
   const char *zero = memchr(text, 0, size);
-  if (zero != NULL)
-    return file_fail(error, "header byte %td is a zero byte", zero - text);
+  if (zero != NULL) return file_fail(error, "header byte %td is a zero byte", zero - text);
   for (size_t i = 0; i + 5 < size; i++) {
-    if (text[i] != '\\')
-      continue;
+    if (text[i] != '\\') continue;
     if (memcmp(text + i, "\\u0000", 6) == 0)
       return file_fail(error, "header byte %zu is a zero character in a string", i);
     i++; /* what a backslash escapes is not itself a backslash */
@@ -55,8 +53,7 @@ static bool is_json_blank(char c) {
 }
 
 static cJSON *parse_json(const char *text, size_t size, file_error *error) {
-  if (!check_no_zero(text, size, error))
-    return NULL;
+  if (!check_no_zero(text, size, error)) return NULL;
   if (size == 0 || text[0] != '{') {
     (void)file_fail(error, "the header does not begin with '{'");
     return NULL;
@@ -79,11 +76,9 @@ static cJSON *parse_json(const char *text, size_t size, file_error *error) {
 
 /* A whole number that a double holds exactly. */
 static bool read_integer(const cJSON *item, uint64_t *value) {
-  if (!cJSON_IsNumber(item))
-    return false;
+  if (!cJSON_IsNumber(item)) return false;
   const double number = item->valuedouble;
-  if (!(number >= 0 && number < FIRST_INEXACT_INTEGER))
-    return false;
+  if (!(number >= 0 && number < FIRST_INEXACT_INTEGER)) return false;
   *value = (uint64_t)number;
   return (double)*value == number;
 }
@@ -145,16 +140,14 @@ static bool read_tensor(const cJSON *item, size_t data_bytes, tensor_entry *entr
   const cJSON *value = NULL;
   cJSON_ArrayForEach(value, item) {
     for (int k = 0; k < 3; k++) {
-      if (strcmp(value->string, keys[k]) != 0)
-        continue;
+      if (strcmp(value->string, keys[k]) != 0) continue;
       if (values[k] != NULL)
         return file_fail(error, "tensor '%s' has %s twice", entry->name, keys[k]);
       values[k] = value;
     }
   }
   for (int k = 0; k < 3; k++) {
-    if (values[k] == NULL)
-      return file_fail(error, "tensor '%s' has no %s", entry->name, keys[k]);
+    if (values[k] == NULL) return file_fail(error, "tensor '%s' has no %s", entry->name, keys[k]);
   }
   if (!cJSON_IsString(values[0]))
     return file_fail(error, "tensor '%s': dtype is not a string", entry->name);
@@ -165,8 +158,7 @@ static bool read_tensor(const cJSON *item, size_t data_bytes, tensor_entry *entr
 
 static bool check_metadata(const cJSON *item, file_error *error) {
   const cJSON *value = NULL;
-  if (!cJSON_IsObject(item))
-    return file_fail(error, "__metadata__ is not an object");
+  if (!cJSON_IsObject(item)) return file_fail(error, "__metadata__ is not an object");
   cJSON_ArrayForEach(value, item) {
     if (!cJSON_IsString(value))
       return file_fail(error, "__metadata__ '%s' is not a string", value->string);
@@ -182,8 +174,7 @@ static int compare_names(const void *a, const void *b) {
 
 static int compare_offsets(const void *a, const void *b) {
   const tensor_entry *left = a, *right = b;
-  if (left->begin != right->begin)
-    return left->begin < right->begin ? -1 : 1;
+  if (left->begin != right->begin) return left->begin < right->begin ? -1 : 1;
   return (left->end > right->end) - (left->end < right->end);
 }
 
@@ -226,8 +217,7 @@ static bool read_tensors(safetensors *file, file_error *error) {
   bool has_metadata = false;
   cJSON_ArrayForEach(item, file->header) n_items++;
   file->tensors = calloc(n_items > 0 ? n_items : 1, sizeof *file->tensors);
-  if (file->tensors == NULL)
-    return file_fail(error, "no memory for %zu tensors", n_items);
+  if (file->tensors == NULL) return file_fail(error, "no memory for %zu tensors", n_items);
   cJSON_ArrayForEach(item, file->header) {
     if (strcmp(item->string, metadata_name) != 0) {
       if (!read_tensor(item, file->data_bytes, &file->tensors[file->n_tensors], error))
@@ -235,15 +225,12 @@ static bool read_tensors(safetensors *file, file_error *error) {
       file->n_tensors++;
       continue;
     }
-    if (has_metadata)
-      return file_fail(error, "%s is there twice", metadata_name);
+    if (has_metadata) return file_fail(error, "%s is there twice", metadata_name);
     has_metadata = true;
-    if (!check_metadata(item, error))
-      return false;
+    if (!check_metadata(item, error)) return false;
   }
   /* Names first: of a tensor that is there twice that is the better message. */
-  if (!sort_names(file, error) || !check_cover(file, error))
-    return false;
+  if (!sort_names(file, error) || !check_cover(file, error)) return false;
   qsort(file->tensors, file->n_tensors, sizeof *file->tensors, compare_names);
   return true;
 }
@@ -276,15 +263,13 @@ safetensors *safetensors_parse(const void *bytes, size_t size_bytes, file_error 
   file->data = all + LENGTH_BYTES + n_header;
   file->data_bytes = size_bytes - LENGTH_BYTES - n_header;
   file->header = parse_json((const char *)all + LENGTH_BYTES, n_header, error);
-  if (file->header != NULL && read_tensors(file, error))
-    return file;
+  if (file->header != NULL && read_tensors(file, error)) return file;
   safetensors_free(file);
   return NULL;
 }
 
 void safetensors_free(safetensors *file) {
-  if (file == NULL)
-    return;
+  if (file == NULL) return;
   cJSON_Delete(file->header);
   free(file->tensors);
   free(file);
@@ -328,8 +313,7 @@ static bool find_dtype(const char *name, array_dtype *dtype) {
 bool safetensors_get(const safetensors *file, const char *name, file_array *array_out,
                      file_error *error) {
   const tensor_entry *entry = find(file, name);
-  if (entry == NULL)
-    return file_fail(error, "has no tensor '%s'", name);
+  if (entry == NULL) return file_fail(error, "has no tensor '%s'", name);
   file_array array = {0};
   if (!find_dtype(entry->dtype, &array.dtype))
     return file_fail(error, "tensor '%s' has dtype %s; what is read is F32, F16, BF16, I32 and I64",
