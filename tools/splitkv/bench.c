@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "bench.h"
+
+#include "machine.h"
+#include "roof.h"
+#include "tool.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+  MIN_ROUNDS = 7,
+  MAX_ROUNDS = 400,
+  MAX_ATTEMPTS = 3,
+  PREFETCH_BYTES = 4096 /* how far ahead the reader with prefetch asks */
+};
+#define COLD_BYTES ((size_t)256 << 20) /* copies of KV together, at least */
+#define MULTIPLY_SECONDS 0.001         /* of one peak measurement */
+#define MAX_SPREAD 0.25
+#define MIN_CPU_SHARE 0.9
+
+/* ── copies of K and V ──────────────────────────────────────────────────────────────────────── */
+
+typedef struct kv_copies {
+  void **k, **v; /* [n]; entry 0 is the case's own */
+  int64_t n, next;
+  size_t k_bytes, v_bytes; /* what a run reads of each */
+} kv_copies;
+
+static void free_copies(kv_copies *copies) {
+  for (int64_t i = 1; i < copies->n; i++) {
+    free(copies->k[i]);
+    free(copies->v[i]);
+  }
+  free(copies->k);
+  free(copies->v);
+  *copies = (kv_copies){0};
+}
+
+static int64_t copies_wanted(const tool_case *c, int is_warm) {
+  size_t size = c->k.size_bytes + c->v.size_bytes;
+  size_t twice_cache = 2 * machine_cache_bytes();
+  size_t total = twice_cache > COLD_BYTES ? twice_cache : COLD_BYTES;
+  if (is_warm || size == 0 || size >= total) {
+    return 1;
+  }
+  return (int64_t)((total + size - 1) / size);
+}
+
+static void *copy_of(const zoned *source) {
+  void *copy = malloc(source->size_bytes + 1);
+  if (copy) {
+    memcpy(copy, source->data, source->size_bytes);
+  }
+  return copy;
+}
+
+/* Returns 0, or -1 when memory is short. */
+static int make_copies(kv_copies *copies, const tool_case *c, int is_warm) {
+  int64_t n = copies_wanted(c, is_warm);
+  double channels = (double)(c->problem.head_dim + c->problem.head_dim_v);
+  double k_share = (double)c->problem.head_dim / channels;
+  *copies = (kv_copies){.k_bytes = (size_t)(case_kv_bytes(c) * k_share),
+                        .v_bytes = (size_t)(case_kv_bytes(c) * (1 - k_share))};
+  copies->k = calloc((size_t)n, sizeof *copies->k);
+  copies->v = calloc((size_t)n, sizeof *copies->v);
+  if (!copies->k || !copies->v) {
+    return -1;
+  }
+  copies->k[0] = c->k.data;
+  copies->v[0] = c->v.data;
+  for (copies->n = 1; copies->n < n; copies->n++) {
+    int64_t i = copies->n;
+    copies->k[i] = copy_of(&c->k);
+    copies->v[i] = copy_of(&c->v);
+    if (!copies->k[i] || !copies->v[i]) {
+      copies->n++;
+      return -1;
+    }
+  }
+  return 0;
+}
+
+static roof_memory next_copy(kv_copies *copies) {
+  int64_t i = copies->next;
+  copies->next = (i + 1) % copies->n;
+  return (roof_memory){.data = {copies->k[i], copies->v[i]},
+                       .size_bytes = {copies->k_bytes, copies->v_bytes}};
+}
+
+/* ── samples ────────────────────────────────────────────────────────────────────────────────── */
+
+typedef struct samples {
+  double value[MAX_ROUNDS];
+  int64_t n;
+} samples;
+
+static int compare_doubles(const void *a, const void *b) {
+  double x = *(const double *)a, y = *(const double *)b;
+  return (x > y) - (x < y);
+}
+
+static void sort_samples(samples *s) {
+  qsort(s->value, (size_t)s->n, sizeof s->value[0], compare_doubles);
+}
+
+/* Of sorted samples. */
+static double percentile(const samples *s, double share) {
+  double place = share * (double)(s->n - 1);
+  int64_t below = (int64_t)place;
+  int64_t above = below + 1 < s->n ? below + 1 : below;
+  double part = place - (double)below;
+  return s->value[below] * (1 - part) + s->value[above] * part;
+}
+
+static double median(samples *s) {
+  sort_samples(s);
+  return percentile(s, 0.5);
+}
+
+/* ── rounds ─────────────────────────────────────────────────────────────────────────────────── */
+
+typedef struct measurement {
+  tool_case *c;
+  roof_machine machine;
+  kv_copies copies;
+  int64_t multiply_adds;   /* per thread and sample */
+  unsigned char *expected; /* outputs of the first run: out, then lse */
+  int has_expected;
+  samples read_plain, read_ahead, multiply, run;
+  double cpu_seconds, wall_seconds; /* of the runs together */
+  char failure[160];
+} measurement;
+
+/* Every run of a plan gives the same bits, whatever copy it read. */
+static void compare_outputs(measurement *m) {
+  const zoned *out = &m->c->out, *lse = &m->c->lse;
+  unsigned char *expected_lse = m->expected + out->size_bytes;
+  if (!m->has_expected) {
+    memcpy(m->expected, out->data, out->size_bytes);
+    memcpy(expected_lse, lse->data, lse->size_bytes);
+    m->has_expected = 1;
+  } else if (memcmp(m->expected, out->data, out->size_bytes) != 0 ||
+             memcmp(expected_lse, lse->data, lse->size_bytes) != 0) {
+    snprintf(m->failure, sizeof m->failure, "two runs of one plan gave different bits");
+  }
+}
+
+/* Returns 0, or -1 when the run failed. */
+static int time_run(measurement *m) {
+  tool_case *c = m->c;
+  roof_memory kv = next_copy(&m->copies);
+  c->tensors.k = kv.data[0];
+  c->tensors.v = kv.data[1];
+  memset(c->out.data, 0xff, c->out.size_bytes);
+  splitkv_error error = {0};
+  double cpu_start = machine_cpu_seconds();
+  double start = machine_seconds();
+  splitkv_status status = case_run(c, m->machine.pool, &error);
+  double seconds = machine_seconds() - start;
+  m->cpu_seconds += machine_cpu_seconds() - cpu_start;
+  m->wall_seconds += seconds;
+  m->run.value[m->run.n++] = seconds;
+  if (status != SPLITKV_OK) {
+    snprintf(m->failure, sizeof m->failure, "the run got %s: %.100s", splitkv_status_name(status),
+             error.message);
+    return -1;
+  }
+  compare_outputs(m);
+  return 0;
+}
+
+static int measure_round(measurement *m) {
+  roof_memory memory = next_copy(&m->copies);
+  m->read_plain.value[m->read_plain.n++] = roof_read(&m->machine, &memory, 0);
+  memory = next_copy(&m->copies);
+  m->read_ahead.value[m->read_ahead.n++] = roof_read(&m->machine, &memory, PREFETCH_BYTES);
+  m->multiply.value[m->multiply.n++] = roof_multiply_adds(&m->machine, m->multiply_adds);
+  return time_run(m);
+}
+
+static int measure_rounds(measurement *m, double seconds) {
+  m->read_plain.n = m->read_ahead.n = m->multiply.n = m->run.n = 0;
+  m->cpu_seconds = m->wall_seconds = 0;
+  double start = machine_seconds();
+  while (m->run.n < MAX_ROUNDS) {
+    if (measure_round(m)) {
+      return -1;
+    }
+    if (m->run.n >= MIN_ROUNDS && machine_seconds() - start > seconds) {
+      break;
+    }
+  }
+  return 0;
+}
+
+/* So many that one sample takes about MULTIPLY_SECONDS; also wakes all threads. */
+static int64_t calibrate_multiply_adds(const roof_machine *machine) {
+  double rate = 0;
+  for (int i = 0; i < 3; i++) {
+    double now = roof_multiply_adds(machine, 1 << 20);
+    rate = now > rate ? now : rate;
+  }
+  double n = rate / (double)machine->n_threads * MULTIPLY_SECONDS;
+  return n < 1 << 16 ? 1 << 16 : (int64_t)n;
+}
+
+/* ── results ────────────────────────────────────────────────────────────────────────────────── */
+
+static void judge_noise(const measurement *m, bench_result *result) {
+  int64_t n_cpus = machine_n_cpus();
+  int64_t active = m->machine.n_threads < n_cpus ? m->machine.n_threads : n_cpus;
+  active = m->c->info.n_tasks < active ? m->c->info.n_tasks : active;
+  double cpu_share = m->cpu_seconds / ((double)active * m->wall_seconds);
+  result->is_noisy = 0;
+  if (active > 0 && cpu_share < MIN_CPU_SHARE) {
+    result->is_noisy = 1;
+    snprintf(result->noise, sizeof result->noise, "the threads ran %.0f%% of the time",
+             100 * cpu_share);
+  } else if (result->spread > MAX_SPREAD) {
+    result->is_noisy = 1;
+    snprintf(result->noise, sizeof result->noise, "the times spread over %.0f%% of their median",
+             100 * result->spread);
+  }
+}
+
+static void summarize(measurement *m, bench_result *result) {
+  samples *run = &m->run;
+  result->n_rounds = run->n;
+  result->n_copies = m->copies.n;
+  result->cpu_time = m->cpu_seconds / (double)run->n;
+  result->time = median(run);
+  result->time_min = run->value[0];
+  result->time_max = run->value[run->n - 1];
+  result->spread =
+      result->time > 0 ? (percentile(run, 0.9) - percentile(run, 0.1)) / result->time : 0;
+  double plain = median(&m->read_plain), ahead = median(&m->read_ahead);
+  double read_bytes = (double)(m->copies.k_bytes + m->copies.v_bytes);
+  result->memory_roof = read_bytes > 0 ? (plain < ahead ? plain : ahead) : 0;
+  result->read_rate = result->memory_roof > 0 ? read_bytes / result->memory_roof : 0;
+  result->multiply_rate = median(&m->multiply);
+  result->compute_roof =
+      result->multiply_rate > 0 ? case_multiply_adds(m->c) / result->multiply_rate : 0;
+  judge_noise(m, result);
+}
+
+/* The attempt to keep: one without noise, else the one with the least spread. */
+static int is_better(const bench_result *a, const bench_result *b) {
+  return a->is_noisy != b->is_noisy ? !a->is_noisy : a->spread < b->spread;
+}
+
+static int measure_attempts(measurement *m, double seconds, bench_result *result) {
+  int has_result = 0;
+  /* The first run touches memory for the first time; it is not counted. */
+  int failed = time_run(m);
+  for (int i = 0; i < MAX_ATTEMPTS && !failed; i++) {
+    bench_result attempt = {0};
+    failed = measure_rounds(m, seconds);
+    if (failed) {
+      break;
+    }
+    summarize(m, &attempt);
+    if (!has_result || is_better(&attempt, result)) {
+      *result = attempt;
+      has_result = 1;
+    }
+    if (!result->is_noisy) {
+      break;
+    }
+  }
+  memcpy(result->failure, m->failure, sizeof result->failure);
+  return failed;
+}
+
+int bench_measure(tool_case *c, const char *name, const splitkv_pool *pool,
+                  const bench_settings *settings, bench_result *result) {
+  *result = (bench_result){0};
+  measurement *m = calloc(1, sizeof *m);
+  unsigned char *expected = malloc(c->out.size_bytes + c->lse.size_bytes + 1);
+  int status = TOOL_OK;
+  if (!m || !expected || make_copies(&m->copies, c, settings->is_warm)) {
+    status = tool_unsupported("%s: out of memory for copies of the KV cache", name);
+  } else {
+    m->c = c;
+    m->expected = expected;
+    m->machine = (roof_machine){
+        .pool = pool, .n_threads = c->spec->threads, .isa = roof_isa(c->info.kernel_set)};
+    m->multiply_adds = calibrate_multiply_adds(&m->machine);
+    measure_attempts(m, settings->seconds, result);
+    c->tensors.k = c->k.data;
+    c->tensors.v = c->v.data;
+  }
+  if (m) {
+    free_copies(&m->copies);
+  }
+  free(expected);
+  free(m);
+  return status;
+}

@@ -1,0 +1,423 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "case.h"
+
+#include "data.h"
+#include "machine.h"
+#include "tool.h"
+
+#include "ref.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A NaN in every dtype, and nothing that arithmetic leaves behind. */
+enum { POISON = 0xff, ZONE_BYTES = 4096 };
+
+/* ── zoned memory ───────────────────────────────────────────────────────────────────────────── */
+
+zoned zoned_allocate(size_t size_bytes) {
+  zoned buffer = {0};
+  size_t overhead = 2 * ZONE_BYTES + SPLITKV_ALIGNMENT;
+  if (size_bytes > SIZE_MAX - overhead) {
+    return buffer;
+  }
+  buffer.memory = malloc(size_bytes + overhead);
+  if (!buffer.memory) {
+    return buffer;
+  }
+  size_t misaligned = (size_t)((uintptr_t)buffer.memory % SPLITKV_ALIGNMENT);
+  buffer.data = buffer.memory + ZONE_BYTES + (SPLITKV_ALIGNMENT - misaligned);
+  buffer.size_bytes = size_bytes;
+  memset(buffer.data - ZONE_BYTES, POISON, ZONE_BYTES);
+  memset(buffer.data + size_bytes, POISON, ZONE_BYTES);
+  return buffer;
+}
+
+void zoned_free(zoned *buffer) {
+  free(buffer->memory);
+  *buffer = (zoned){0};
+}
+
+static int zones_are_intact(const zoned *buffer) {
+  for (size_t i = 0; i < ZONE_BYTES; i++) {
+    if (buffer->data[i - ZONE_BYTES] != POISON || buffer->data[buffer->size_bytes + i] != POISON) {
+      return 0;
+    }
+  }
+  return 1;
+}
+
+/* ── numbers ────────────────────────────────────────────────────────────────────────────────── */
+
+static int64_t pages_of(int64_t kv_len, int64_t page) {
+  return kv_len / page + (kv_len % page > 0);
+}
+
+/* Pages in the cache: what the table needs; with spare ones among them when shuffled; half when
+ * requests share them. */
+static int64_t cache_pages(int64_t n_table_pages, int64_t table) {
+  if (n_table_pages == 0) {
+    return 0;
+  }
+  switch (table) {
+  case TABLE_SHUFFLED:
+    return n_table_pages + n_table_pages / 8 + 1;
+  case TABLE_SHARED:
+    return n_table_pages / 2 + 1;
+  default:
+    return n_table_pages;
+  }
+}
+
+static void describe(tool_case *c) {
+  const problem_spec *s = c->spec;
+  int64_t widest = 0;
+  for (int64_t r = 0; r < s->b; r++) {
+    int64_t pages = pages_of(c->kv_lens[r], s->page);
+    widest = pages > widest ? pages : widest;
+    c->n_table_pages += pages;
+    c->n_tokens += c->kv_lens[r];
+    c->max_kv_len = c->kv_lens[r] > c->max_kv_len ? c->kv_lens[r] : c->max_kv_len;
+  }
+  splitkv_problem *p = &c->problem;
+  splitkv_problem_init(p);
+  p->n_heads_q = s->hq;
+  p->n_heads_kv = s->hkv;
+  p->head_dim = s->d;
+  p->head_dim_v = s->dv;
+  p->page_size_tokens = s->page;
+  p->n_pages = cache_pages(c->n_table_pages, s->table);
+  p->dtype_q = (splitkv_dtype)s->dtype_q;
+  p->dtype_kv = (splitkv_dtype)s->dtype_kv;
+  p->dtype_out = (splitkv_dtype)s->dtype_out;
+  p->layout = (splitkv_layout)s->layout;
+  p->table_format = (splitkv_table_format)s->format;
+  p->table_type = (splitkv_index_type)s->index;
+  p->split_policy = (splitkv_split_policy)s->split;
+  p->split_value = s->split_value;
+  p->isa = (splitkv_isa)s->isa;
+  p->scale = (float)s->scale;
+  /* One entry more than any row needs, to hold an invalid id that nobody may look at. */
+  p->table_width = s->format == SPLITKV_TABLE_DENSE ? widest + 1 : 0;
+}
+
+static int describe_batch(tool_case *c) {
+  splitkv_batch_init(&c->batch);
+  c->batch.n_requests = c->spec->b;
+  c->batch.n_workers = c->spec->threads;
+  c->batch.kv_lens = c->kv_lens;
+  c->batch.kv_lens_type = SPLITKV_I64;
+  if (c->spec->index != SPLITKV_I32 || c->max_kv_len > INT32_MAX) {
+    return TOOL_OK;
+  }
+  c->kv_lens32 = calloc((size_t)c->spec->b + 1, sizeof *c->kv_lens32);
+  if (!c->kv_lens32) {
+    return tool_unsupported("out of memory for %lld lengths", (long long)c->spec->b);
+  }
+  for (int64_t r = 0; r < c->spec->b; r++) {
+    c->kv_lens32[r] = (int32_t)c->kv_lens[r];
+  }
+  c->batch.kv_lens = c->kv_lens32;
+  c->batch.kv_lens_type = SPLITKV_I32;
+  return TOOL_OK;
+}
+
+/* The library's message after the word of the grammar that it is about. */
+static int library_error(const char *name, splitkv_status status, const splitkv_error *error) {
+  static const struct {
+    const char *field, *word;
+  } map[] = {{"problem.n_heads_q", "hq"},          {"problem.n_heads_kv", "hkv"},
+             {"problem.head_dim_v", "dv"},         {"problem.head_dim", "d"},
+             {"problem.page_size_tokens", "page"}, {"problem.n_pages", "kv"},
+             {"problem.table_width", "kv"},        {"problem.split_value", "split"},
+             {"problem.scale", "scale"},           {"problem.isa", "isa"},
+             {"batch.n_workers", "threads"},       {"batch.n_requests", "b"}};
+  const char *word = "";
+  for (size_t i = 0; i < sizeof map / sizeof map[0] && !*word; i++) {
+    if (strcmp(error->field, map[i].field) == 0) {
+      word = map[i].word;
+    }
+  }
+  char context[160];
+  snprintf(context, sizeof context, "%.120s%s%s", name, *name && *word ? ": " : "", word);
+  return tool_library_error(context, status, error);
+}
+
+int case_plan(tool_case *c, const problem_spec *spec, const char *name) {
+  *c = (tool_case){.spec = spec};
+  c->kv_lens = problem_spec_lengths(spec);
+  if (!c->kv_lens) {
+    return tool_unsupported("out of memory for %lld lengths", (long long)spec->b);
+  }
+  describe(c);
+  int failed = describe_batch(c);
+  if (failed) {
+    return failed;
+  }
+  splitkv_error error = {0};
+  splitkv_status status = splitkv_plan_create(&c->problem, &c->batch, NULL, &c->plan, &error);
+  if (status != SPLITKV_OK) {
+    return library_error(name, status, &error);
+  }
+  c->info.struct_size = sizeof c->info;
+  status = splitkv_plan_get_info(c->plan, &c->info, &error);
+  if (status != SPLITKV_OK) {
+    return library_error(name, status, &error);
+  }
+  splitkv_limits limits;
+  splitkv_limits_init(&limits);
+  limits.max_requests = spec->b;
+  limits.max_kv_tokens_total = c->n_tokens;
+  limits.max_kv_tokens_per_request = c->max_kv_len;
+  limits.max_workers = spec->threads;
+  splitkv_sizes sizes = {0};
+  status = splitkv_get_sizes(&c->problem, &limits, &sizes, &error);
+  c->bound_bytes = sizes.workspace_bytes;
+  return status == SPLITKV_OK ? TOOL_OK : library_error(name, status, &error);
+}
+
+/* ── sizes ──────────────────────────────────────────────────────────────────────────────────── */
+
+/* n[0] * n[1] * ...; SIZE_MAX when it does not fit, and for factors that are SIZE_MAX. */
+static size_t product(const int64_t *n, size_t n_factors, size_t unit) {
+  size_t size = unit;
+  for (size_t i = 0; i < n_factors; i++) {
+    size_t factor = (size_t)n[i];
+    if (factor && size > (SIZE_MAX - 1) / factor) {
+      return SIZE_MAX;
+    }
+    size *= factor;
+  }
+  return size;
+}
+
+static size_t sum(size_t a, size_t b) {
+  return a > SIZE_MAX - b ? SIZE_MAX : a + b;
+}
+
+static size_t cache_bytes(const tool_case *c, int64_t channels) {
+  const splitkv_problem *p = &c->problem;
+  int64_t n[] = {p->n_pages, p->page_size_tokens, p->n_heads_kv, channels};
+  return product(n, 4, ref_dtype_size(p->dtype_kv));
+}
+
+static size_t row_bytes(const tool_case *c, int64_t channels, size_t element_bytes) {
+  int64_t n[] = {c->batch.n_requests, c->problem.n_heads_q, channels};
+  return product(n, 3, element_bytes);
+}
+
+static size_t index_bytes(const tool_case *c) {
+  return c->problem.table_type == SPLITKV_I64 ? 8 : 4;
+}
+
+static size_t table_bytes(const tool_case *c) {
+  int64_t dense[] = {c->batch.n_requests, c->problem.table_width};
+  int64_t csr[] = {c->n_table_pages + c->batch.n_requests};
+  return c->problem.table_format == SPLITKV_TABLE_DENSE ? product(dense, 2, index_bytes(c))
+                                                        : product(csr, 1, index_bytes(c));
+}
+
+size_t case_memory_bytes(const tool_case *c) {
+  const splitkv_problem *p = &c->problem;
+  int64_t pages[] = {p->n_pages};
+  size_t parts[] = {cache_bytes(c, p->head_dim),
+                    cache_bytes(c, p->head_dim_v),
+                    row_bytes(c, p->head_dim, ref_dtype_size(p->dtype_q)),
+                    row_bytes(c, p->head_dim_v, ref_dtype_size(p->dtype_out)),
+                    row_bytes(c, 1, sizeof(float)),
+                    table_bytes(c),
+                    product(pages, 1, 2 * sizeof(int64_t)),
+                    c->info.workspace_bytes};
+  size_t total = 0;
+  for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+    total = sum(total, parts[i]);
+  }
+  return total;
+}
+
+double case_kv_bytes(const tool_case *c) {
+  const splitkv_problem *p = &c->problem;
+  double channels = (double)(p->head_dim + p->head_dim_v) * (double)p->n_heads_kv;
+  return (double)c->n_unique_tokens * channels * (double)ref_dtype_size(p->dtype_kv);
+}
+
+double case_multiply_adds(const tool_case *c) {
+  const splitkv_problem *p = &c->problem;
+  return (double)c->n_tokens * (double)p->n_heads_q * (double)(p->head_dim + p->head_dim_v);
+}
+
+/* ── the block table ────────────────────────────────────────────────────────────────────────── */
+
+static void store_index(const tool_case *c, void *array, int64_t i, int64_t value) {
+  if (c->problem.table_type == SPLITKV_I64) {
+    ((int64_t *)array)[i] = value;
+  } else {
+    ((int32_t *)array)[i] = (int32_t)value;
+  }
+}
+
+/* A random order of 0 .. n-1, NULL when memory is short. */
+static int64_t *permutation(int64_t n, uint64_t seed) {
+  int64_t *order = malloc(((size_t)n + 1) * sizeof *order);
+  if (!order) {
+    return NULL;
+  }
+  for (int64_t i = 0; i < n; i++) {
+    int64_t j = (int64_t)(random_next(&seed) % (uint64_t)(i + 1));
+    order[i] = order[j];
+    order[j] = i;
+  }
+  return order;
+}
+
+static int64_t invalid_id(const tool_case *c, int64_t i) {
+  const int64_t ids[] = {-1, c->problem.n_pages, INT32_MIN, INT32_MAX};
+  return ids[i % 4];
+}
+
+typedef struct page_source {
+  int64_t kind, next, n_pages;
+  const int64_t *order; /* TABLE_SHUFFLED */
+  uint64_t state;       /* TABLE_SHARED */
+} page_source;
+
+static int64_t next_page(page_source *source) {
+  if (source->kind == TABLE_SHARED) {
+    return (int64_t)(random_next(&source->state) % (uint64_t)source->n_pages);
+  }
+  int64_t i = source->next++;
+  return source->order ? source->order[i] : i;
+}
+
+/* Writes the table, with an invalid id after each row's used part, and notes for every page how
+ * many of its tokens some request attends to. */
+static void fill_table(tool_case *c, page_source *source) {
+  const splitkv_problem *p = &c->problem;
+  int64_t entry = 0;
+  for (int64_t r = 0; r < c->batch.n_requests; r++) {
+    int64_t n = pages_of(c->kv_lens[r], p->page_size_tokens);
+    if (c->table_offsets) {
+      store_index(c, c->table_offsets, r, entry);
+    }
+    for (int64_t i = 0; i < n; i++) {
+      int64_t page = next_page(source);
+      int64_t left = c->kv_lens[r] - i * p->page_size_tokens;
+      int64_t tokens = left < p->page_size_tokens ? left : p->page_size_tokens;
+      store_index(c, c->block_table, entry++, page);
+      if (tokens > c->page_tokens[page]) {
+        c->n_unique_tokens += tokens - c->page_tokens[page];
+        c->page_tokens[page] = tokens;
+      }
+    }
+    int64_t end = c->table_offsets ? entry + 1 : (r + 1) * p->table_width;
+    while (entry < end) {
+      store_index(c, c->block_table, entry, invalid_id(c, entry));
+      entry++;
+    }
+  }
+  if (c->table_offsets) {
+    store_index(c, c->table_offsets, c->batch.n_requests, entry);
+    c->tensors.table_entries = entry;
+  }
+}
+
+/* Returns 0, or -1 when memory is short. */
+static int build_table(tool_case *c) {
+  const splitkv_problem *p = &c->problem;
+  c->page_tokens = calloc((size_t)p->n_pages + 1, sizeof *c->page_tokens);
+  c->block_table = malloc(table_bytes(c) + 1);
+  if (p->table_format == SPLITKV_TABLE_CSR) {
+    c->table_offsets = malloc(((size_t)c->batch.n_requests + 1) * index_bytes(c));
+  }
+  if (!c->page_tokens || !c->block_table ||
+      (p->table_format == SPLITKV_TABLE_CSR && !c->table_offsets)) {
+    return -1;
+  }
+  uint64_t seed = (uint64_t)c->spec->seed ^ 0x7461626c65u;
+  page_source source = {.kind = c->spec->table, .n_pages = p->n_pages, .state = seed};
+  int64_t *order = NULL;
+  if (c->spec->table == TABLE_SHUFFLED) {
+    order = permutation(p->n_pages, seed);
+    if (!order) {
+      return -1;
+    }
+  }
+  source.order = order;
+  fill_table(c, &source);
+  free(order);
+  return 0;
+}
+
+/* ── tensors and runs ───────────────────────────────────────────────────────────────────────── */
+
+static int allocate_tensors(tool_case *c) {
+  const splitkv_problem *p = &c->problem;
+  c->q = zoned_allocate(row_bytes(c, p->head_dim, ref_dtype_size(p->dtype_q)));
+  c->k = zoned_allocate(cache_bytes(c, p->head_dim));
+  c->v = zoned_allocate(cache_bytes(c, p->head_dim_v));
+  c->out = zoned_allocate(row_bytes(c, p->head_dim_v, ref_dtype_size(p->dtype_out)));
+  c->lse = zoned_allocate(row_bytes(c, 1, sizeof(float)));
+  c->workspace = zoned_allocate(c->info.workspace_bytes);
+  return c->q.data && c->k.data && c->v.data && c->out.data && c->lse.data && c->workspace.data
+             ? 0
+             : -1;
+}
+
+static int fail_memory(const tool_case *c, const char *name) {
+  return tool_unsupported("%s%sthe case needs %.1f GB of memory, free are %.1f GB", name,
+                          *name ? ": " : "", (double)case_memory_bytes(c) / 1e9,
+                          (double)machine_available_bytes() / 1e9);
+}
+
+int case_build(tool_case *c, const char *name, const splitkv_pool *pool) {
+  if (case_memory_bytes(c) > machine_available_bytes()) {
+    return fail_memory(c, name);
+  }
+  splitkv_tensors_init(&c->tensors);
+  if (build_table(c) || allocate_tensors(c) || data_fill(c, pool)) {
+    return fail_memory(c, name);
+  }
+  c->tensors.q = c->q.data;
+  c->tensors.k = c->k.data;
+  c->tensors.v = c->v.data;
+  c->tensors.block_table = c->block_table;
+  c->tensors.table_offsets = c->table_offsets;
+  c->tensors.out = c->out.data;
+  c->tensors.lse = (float *)(void *)c->lse.data;
+  case_poison(c);
+  return TOOL_OK;
+}
+
+void case_poison(tool_case *c) {
+  zoned *const written[] = {&c->out, &c->lse, &c->workspace};
+  for (size_t i = 0; i < sizeof written / sizeof written[0]; i++) {
+    memset(written[i]->data - ZONE_BYTES, POISON, written[i]->size_bytes + 2 * ZONE_BYTES);
+  }
+}
+
+const char *case_find_overrun(const tool_case *c) {
+  return !zones_are_intact(&c->workspace) ? "workspace"
+         : !zones_are_intact(&c->out)     ? "out"
+         : !zones_are_intact(&c->lse)     ? "lse"
+                                          : NULL;
+}
+
+splitkv_status case_run(tool_case *c, const splitkv_pool *pool, splitkv_error *error) {
+  return splitkv_run(c->plan, &c->problem, &c->tensors, c->workspace.data, c->workspace.size_bytes,
+                     pool, error);
+}
+
+void case_free(tool_case *c) {
+  zoned *const buffers[] = {&c->q, &c->k, &c->v, &c->out, &c->lse, &c->workspace};
+  for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++) {
+    zoned_free(buffers[i]);
+  }
+  free(c->kv_lens);
+  free(c->kv_lens32);
+  free(c->page_tokens);
+  free(c->block_table);
+  free(c->table_offsets);
+  splitkv_plan_destroy(c->plan);
+  *c = (tool_case){0};
+}

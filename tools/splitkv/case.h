@@ -1,0 +1,72 @@
+/* One problem made real: numbers, plan, tensors, a run.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef SPLITKV_TOOL_CASE_H
+#define SPLITKV_TOOL_CASE_H
+
+#include "problem_text.h"
+
+#include <splitkv/splitkv.h>
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Memory with a red zone right before and right after it. */
+typedef struct zoned {
+  unsigned char *memory; /* what malloc returned */
+  unsigned char *data;   /* aligned to SPLITKV_ALIGNMENT */
+  size_t size_bytes;
+} zoned;
+
+/* Everything is zero before and owned after. */
+typedef struct tool_case {
+  const problem_spec *spec; /* the caller's, complete */
+  splitkv_problem problem;
+  splitkv_batch batch;
+  int64_t *kv_lens;   /* [b] */
+  int32_t *kv_lens32; /* the same with 32 bits, where index=i32 and they fit; else NULL */
+  int64_t n_tokens;   /* sum of kv_lens */
+  int64_t max_kv_len;
+  int64_t n_table_pages; /* pages that the used part of the table names, repeats counted */
+
+  splitkv_plan *plan;
+  splitkv_plan_info info;
+  size_t bound_bytes; /* workspace bound from limits that are this batch's own numbers */
+
+  /* From here on only after case_build. */
+  int64_t *page_tokens;    /* [n_pages] tokens of the page that some request attends to */
+  int64_t n_unique_tokens; /* their sum */
+  void *block_table, *table_offsets;
+  zoned q, k, v, out, lse, workspace;
+  splitkv_tensors tensors;
+} tool_case;
+
+/* Lengths, problem and plan; no tensors. Returns TOOL_OK, or the status of the error line it
+ * printed, which begins with `name` where that is not "". Call case_free in either case. */
+int case_plan(tool_case *c, const problem_spec *spec, const char *name);
+
+/* Block table, tensors with random data and NaN where nobody may read, and the workspace, exactly
+ * as large as the plan says. The pool only makes it faster. */
+int case_build(tool_case *c, const char *name, const splitkv_pool *pool);
+
+/* Bytes that case_build takes; SIZE_MAX when that is no number. */
+size_t case_memory_bytes(const tool_case *c);
+
+/* Fills out, lse and the workspace with NaN patterns and the red zones with theirs. */
+void case_poison(tool_case *c);
+/* NULL, or what was written outside of its bounds: "workspace", "out" or "lse". */
+const char *case_find_overrun(const tool_case *c);
+
+splitkv_status case_run(tool_case *c, const splitkv_pool *pool, splitkv_error *error);
+
+/* Bytes of K and V that the run has to read at least once, and its multiply-adds. */
+double case_kv_bytes(const tool_case *c);
+double case_multiply_adds(const tool_case *c);
+
+void case_free(tool_case *c);
+
+/* NULL when memory is short. */
+zoned zoned_allocate(size_t size_bytes);
+void zoned_free(zoned *buffer);
+
+#endif

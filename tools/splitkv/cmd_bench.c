@@ -1,0 +1,307 @@
+/* splitkv bench: times problems beside the machine's roof.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "commands.h"
+
+#include "bench.h"
+#include "case.h"
+#include "machine.h"
+#include "options.h"
+#include "plot.h"
+#include "progress.h"
+#include "selection.h"
+#include "suites.h"
+#include "table.h"
+#include "tool.h"
+#include "verify.h"
+
+#include <splitkv/threads.h>
+
+#include <cjson/cJSON.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char cmd_bench_help[] =
+    "Times each problem and compares the outputs of the timed runs with the oracle.\n"
+    "The roof of a case is the larger of two times, measured in turn with the runs:\n"
+    "reading its KV bytes once with all threads, and doing its multiply-adds at the\n"
+    "peak rate of the kernel set's own arithmetic. One line per case:\n"
+    "  time       median of the runs, over copies of the KV cache that no CPU cache\n"
+    "             can hold together\n"
+    "  spread     (90th - 10th percentile) / median\n"
+    "  of roof    roof / time\n"
+    "  bound by   which of the two times the roof is\n"
+    "A measurement with a spread above 25% or with threads that ran less than 90% of\n"
+    "the time is taken again, and called noisy if that does not help.\n"
+    "\n"
+    "  --suite NAME      pr683, ragged, odd or long; may be repeated\n"
+    "  --warm            all runs read the same KV cache\n"
+    "  --seconds S       time to spend on one measurement, 0.5 where left out\n"
+    "  --plot FILE.svg   bars of 'of roof', drawn by gnuplot\n"
+    "  --json            one JSON object instead of the table\n"
+    "  --json-file FILE  the JSON object to FILE, beside the table\n"
+    "\n"
+    "Words beside a suite or a quoted problem override its words:\n"
+    "  splitkv bench --suite pr683 dtype=bf16 threads=2 --json\n";
+
+typedef struct bench_options {
+  int is_json;
+  const char *json_path, *plot_path;
+  bench_settings settings;
+} bench_options;
+
+/* What one case came to. */
+typedef struct outcome {
+  bench_result result;
+  verdict verdict;
+  double roof, roof_fraction; /* seconds; roof / time */
+  double bytes_per_second, flop_per_second;
+  size_t workspace_bytes;
+  const char *kernel_set; /* static */
+} outcome;
+
+static const table_column fixed_columns[] = {
+    {"case", 0, 1},      {"threads", 0, 0},     {"time", 8, 0},    {"spread", 0, 0},
+    {"GB/s", 6, 0},      {"GFLOP/s", 7, 0},     {"of roof", 0, 0}, {"bound by", 0, 1},
+    {"workspace", 9, 0}, {"max abs err", 0, 0}, {"result", 0, 1}};
+enum { N_COLUMNS = sizeof fixed_columns / sizeof fixed_columns[0] };
+
+static int parse_arguments(int argc, char **argv, bench_options *options, selection *chosen) {
+  const option_rule rules[] = {{"--json", OPTION_FLAG, &options->is_json},
+                               {"--json-file", OPTION_TEXT, &options->json_path},
+                               {"--plot", OPTION_TEXT, &options->plot_path},
+                               {"--seconds", OPTION_SECONDS, &options->settings.seconds},
+                               {"--warm", OPTION_FLAG, &options->settings.is_warm},
+                               {"--suite", OPTION_SUITE, NULL}};
+  int status = options_parse(argc, argv, rules, sizeof rules / sizeof rules[0], chosen);
+  return status ? status : selection_finish(chosen, SUITE_BENCH);
+}
+
+/* ── one case ───────────────────────────────────────────────────────────────────────────────── */
+
+static void fill_outcome(const tool_case *c, outcome *o) {
+  const bench_result *r = &o->result;
+  o->roof = r->compute_roof > r->memory_roof ? r->compute_roof : r->memory_roof;
+  o->roof_fraction = r->time > 0 ? o->roof / r->time : 0;
+  o->bytes_per_second = r->time > 0 ? case_kv_bytes(c) / r->time : 0;
+  o->flop_per_second = r->time > 0 ? 2 * case_multiply_adds(c) / r->time : 0;
+  o->workspace_bytes = c->info.workspace_bytes;
+  o->kernel_set = c->info.kernel_set;
+}
+
+static int measure_built(tool_case *c, const char *name, const splitkv_pool *pool,
+                         const bench_options *options, outcome *o) {
+  int status = bench_measure(c, name, pool, &options->settings, &o->result);
+  if (status) {
+    return status;
+  }
+  fill_outcome(c, o);
+  o->verdict = (verdict){.worst_row = -1};
+  if (o->result.failure[0]) {
+    memcpy(o->verdict.reason, o->result.failure, sizeof o->verdict.reason);
+    return TOOL_OK;
+  }
+  oracle expected = {0};
+  status = oracle_compute(&expected, c, name, pool);
+  if (!status) {
+    o->verdict = oracle_compare(&expected, c);
+  }
+  oracle_free(&expected);
+  return status;
+}
+
+static int bench_case(const selected_case *entry, const bench_options *options, outcome *o) {
+  tool_case c = {0};
+  splitkv_threads *threads = NULL;
+  splitkv_error error = {0};
+  *o = (outcome){0};
+  int status = case_plan(&c, &entry->spec, entry->name);
+  if (!status) {
+    splitkv_status started = splitkv_threads_create(entry->spec.threads, &threads, &error);
+    status = started == SPLITKV_OK ? TOOL_OK : tool_library_error("threads", started, &error);
+  }
+  if (!status) {
+    const splitkv_pool *pool = splitkv_threads_pool(threads);
+    status = case_build(&c, entry->name, pool);
+    status = status ? status : measure_built(&c, entry->name, pool, options, o);
+  }
+  splitkv_threads_destroy(threads);
+  case_free(&c);
+  return status;
+}
+
+/* ── output ─────────────────────────────────────────────────────────────────────────────────── */
+
+static const char *bound_by(const outcome *o) {
+  return o->result.compute_roof > o->result.memory_roof ? "compute" : "memory";
+}
+
+static void print_case(const table_column *columns, const selected_case *entry, const outcome *o) {
+  char text[9][32];
+  snprintf(text[0], sizeof text[0], "%lld", (long long)entry->spec.threads);
+  table_time_text(o->result.time, text[1], sizeof text[1]);
+  snprintf(text[2], sizeof text[2], "%.0f%%", 100 * o->result.spread);
+  snprintf(text[3], sizeof text[3], "%.1f", o->bytes_per_second * 1e-9);
+  snprintf(text[4], sizeof text[4], "%.1f", o->flop_per_second * 1e-9);
+  snprintf(text[5], sizeof text[5], "%.1f%%", 100 * o->roof_fraction);
+  table_bytes_text((double)o->workspace_bytes, text[6], sizeof text[6]);
+  snprintf(text[7], sizeof text[7], "%.2e", o->verdict.max_abs_err);
+  snprintf(text[8], sizeof text[8], "%s%s", o->verdict.pass ? "PASS" : "FAIL",
+           o->result.is_noisy ? " noisy" : "");
+  const char *cells[N_COLUMNS] = {entry->name, text[0],     text[1], text[2], text[3], text[4],
+                                  text[5],     bound_by(o), text[6], text[7], text[8]};
+  table_row(columns, N_COLUMNS, cells);
+  if (!o->verdict.pass) {
+    printf("  %s\n  repeat with: splitkv bench '%s'\n", o->verdict.reason, entry->problem);
+  }
+}
+
+static void add_json_case(cJSON *list, const selected_case *entry, const outcome *o) {
+  const bench_result *r = &o->result;
+  cJSON *row = cJSON_CreateObject();
+  cJSON_AddItemToArray(list, row);
+  cJSON_AddStringToObject(row, "case", entry->name);
+  cJSON_AddBoolToObject(row, "pass", o->verdict.pass);
+  cJSON_AddStringToObject(row, "bound_by", bound_by(o));
+  cJSON_AddStringToObject(row, "kernel_set", o->kernel_set);
+  cJSON_AddBoolToObject(row, "noisy", r->is_noisy);
+  const struct {
+    const char *key;
+    double value;
+  } numbers[] = {{"threads", (double)entry->spec.threads},
+                 {"time_ms", r->time * 1e3},
+                 {"time_ms_min", r->time_min * 1e3},
+                 {"time_ms_max", r->time_max * 1e3},
+                 {"spread", r->spread},
+                 {"cpu_ms", r->cpu_time * 1e3},
+                 {"roof_ms", o->roof * 1e3},
+                 {"roof_fraction", o->roof_fraction},
+                 {"memory_roof_ms", r->memory_roof * 1e3},
+                 {"compute_roof_ms", r->compute_roof * 1e3},
+                 {"read_gb_per_s", r->read_rate * 1e-9},
+                 {"peak_gflop_per_s", 2 * r->multiply_rate * 1e-9},
+                 {"gb_per_s", o->bytes_per_second * 1e-9},
+                 {"gflop_per_s", o->flop_per_second * 1e-9},
+                 {"workspace_bytes", (double)o->workspace_bytes},
+                 {"max_abs_err", o->verdict.max_abs_err},
+                 {"max_ulp_err", o->verdict.max_ulp_err},
+                 {"lse_err", o->verdict.lse_err},
+                 {"worst", o->verdict.worst},
+                 {"rounds", (double)r->n_rounds},
+                 {"kv_copies", (double)r->n_copies},
+                 {"seed", (double)entry->spec.seed}};
+  for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+    cJSON_AddNumberToObject(row, numbers[i].key, numbers[i].value);
+  }
+  cJSON_AddStringToObject(row, "problem", entry->problem);
+  if (r->is_noisy) {
+    cJSON_AddStringToObject(row, "noise", r->noise);
+  }
+  if (!o->verdict.pass) {
+    cJSON_AddStringToObject(row, "reason", o->verdict.reason);
+  }
+}
+
+/* A case's name without its suite: the axis has little room. */
+static const char *short_name(const char *name) {
+  const char *slash = strrchr(name, '/');
+  return slash && !strchr(name, '=') ? slash + 1 : name;
+}
+
+static int draw_plot(const selection *chosen, const outcome *outcomes, const char *path) {
+  plot_bar *bars = calloc(chosen->n_cases + 1, sizeof *bars);
+  if (!bars) {
+    return tool_unsupported("--plot: out of memory");
+  }
+  for (size_t i = 0; i < chosen->n_cases; i++) {
+    bars[i] = (plot_bar){.name = short_name(chosen->cases[i].name),
+                         .roof_fraction = outcomes[i].roof_fraction,
+                         .time = outcomes[i].result.time,
+                         .is_compute_bound = strcmp(bound_by(&outcomes[i]), "compute") == 0};
+  }
+  char title[256];
+  snprintf(title, sizeof title, "splitkv %s on %.100s, kernel set %s, %lld threads",
+           splitkv_version(), machine_cpu_name(), outcomes[0].kernel_set,
+           (long long)chosen->cases[0].spec.threads);
+  int status = plot_bars(path, title, bars, chosen->n_cases);
+  free(bars);
+  return status;
+}
+
+static void print_footer(const cJSON *list, int n_failed, int n_noisy, double seconds) {
+  int n = cJSON_GetArraySize(list);
+  printf("%d passed, %d failed in %.1f s", n - n_failed, n_failed, seconds);
+  if (n_noisy > 0) {
+    printf("; %d noisy: the machine did other work, times are upper bounds", n_noisy);
+  }
+  putchar('\n');
+}
+
+/* ── the command ────────────────────────────────────────────────────────────────────────────── */
+
+static int write_report(const cJSON *report, const selection *chosen, const outcome *outcomes,
+                        const bench_options *options) {
+  int status = options->is_json ? tool_print_json(report, NULL) : TOOL_OK;
+  if (status == TOOL_OK && options->json_path) {
+    status = tool_print_json(report, options->json_path);
+  }
+  if (status == TOOL_OK && options->plot_path) {
+    status = draw_plot(chosen, outcomes, options->plot_path);
+  }
+  return status;
+}
+
+static int bench_all(const selection *chosen, const bench_options *options, outcome *outcomes) {
+  table_column columns[N_COLUMNS];
+  memcpy(columns, fixed_columns, sizeof columns);
+  columns[0].width = selection_name_width(chosen);
+  if (!options->is_json) {
+    table_header(columns, N_COLUMNS);
+  }
+  cJSON *report = tool_json_report("bench");
+  cJSON *list = cJSON_AddArrayToObject(report, "cases");
+  int n_failed = 0, n_noisy = 0, status = TOOL_OK;
+  double start = machine_seconds();
+  for (size_t i = 0; i < chosen->n_cases && status == TOOL_OK; i++) {
+    const selected_case *entry = &chosen->cases[i];
+    progress_show(i + 1, chosen->n_cases, entry->name, "measuring");
+    status = bench_case(entry, options, &outcomes[i]);
+    progress_clear();
+    if (status) {
+      break;
+    }
+    n_failed += !outcomes[i].verdict.pass;
+    n_noisy += outcomes[i].result.is_noisy;
+    add_json_case(list, entry, &outcomes[i]);
+    if (!options->is_json) {
+      print_case(columns, entry, &outcomes[i]);
+    }
+  }
+  cJSON_AddNumberToObject(report, "passed", cJSON_GetArraySize(list) - n_failed);
+  cJSON_AddNumberToObject(report, "failed", n_failed);
+  if (status == TOOL_OK && !options->is_json) {
+    print_footer(list, n_failed, n_noisy, machine_seconds() - start);
+  }
+  status = status ? status : write_report(report, chosen, outcomes, options);
+  cJSON_Delete(report);
+  return status ? status : n_failed ? TOOL_FAILED : TOOL_OK;
+}
+
+int cmd_bench(int argc, char **argv) {
+  bench_options options = {.settings = {.seconds = 0.5}};
+  selection chosen;
+  selection_init(&chosen);
+  int status = parse_arguments(argc, argv, &options, &chosen);
+  if (status == TOOL_OK && options.plot_path) {
+    status = plot_is_possible(options.plot_path);
+  }
+  if (status == TOOL_OK) {
+    outcome *outcomes = calloc(chosen.n_cases + 1, sizeof *outcomes);
+    status = outcomes ? bench_all(&chosen, &options, outcomes) : tool_unsupported("out of memory");
+    free(outcomes);
+  }
+  selection_free(&chosen);
+  return status;
+}

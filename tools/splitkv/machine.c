@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "machine.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+/* The value of the first line "key...: value" of a /proc text file, or 0. */
+static int read_field(const char *path, const char *key, char *value, size_t capacity) {
+  FILE *file = fopen(path, "r");
+  if (!file) {
+    return 0;
+  }
+  char line[4096];
+  int found = 0;
+  while (!found && fgets(line, sizeof line, file)) {
+    char *colon = strchr(line, ':');
+    if (!colon || strncmp(line, key, strlen(key)) != 0) {
+      continue;
+    }
+    const char *start = colon + 1 + strspn(colon + 1, " \t");
+    snprintf(value, capacity, "%.*s", (int)strcspn(start, "\n"), start);
+    found = 1;
+  }
+  fclose(file);
+  return found;
+}
+
+static int read_first_line(const char *path, char *line, size_t capacity) {
+  FILE *file = fopen(path, "r");
+  if (!file) {
+    return 0;
+  }
+  int ok = fgets(line, (int)capacity, file) != NULL;
+  fclose(file);
+  if (ok) {
+    line[strcspn(line, "\n")] = '\0';
+  }
+  return ok;
+}
+
+const char *machine_cpu_name(void) {
+  static char name[128];
+  static const char *const keys[] = {"model name", "Model", "Hardware"};
+  for (size_t i = 0; i < sizeof keys / sizeof keys[0] && !name[0]; i++) {
+    read_field("/proc/cpuinfo", keys[i], name, sizeof name);
+  }
+  if (!name[0]) {
+    snprintf(name, sizeof name, "unknown CPU");
+  }
+  return name;
+}
+
+/* Bits set in the hexadecimal mask "ff,ffffffff" of /proc/self/status. */
+static int64_t count_mask_bits(const char *mask) {
+  int64_t n = 0;
+  for (; *mask; mask++) {
+    char digit[2] = {*mask, '\0'};
+    if (!isxdigit((unsigned char)*mask)) {
+      continue;
+    }
+    for (unsigned long bits = strtoul(digit, NULL, 16); bits; bits &= bits - 1) {
+      n++;
+    }
+  }
+  return n;
+}
+
+int64_t machine_n_cpus(void) {
+  char mask[4096];
+  if (read_field("/proc/self/status", "Cpus_allowed:", mask, sizeof mask)) {
+    int64_t n = count_mask_bits(mask);
+    if (n > 0) {
+      return n;
+    }
+  }
+  long online = sysconf(_SC_NPROCESSORS_ONLN);
+  return online > 0 ? online : 1;
+}
+
+/* Quota of one control group folder: version 2's "max 100000" or "200000 100000". */
+static double read_cpu_max(const char *folder) {
+  char path[640], line[128];
+  snprintf(path, sizeof path, "%s/cpu.max", folder);
+  double quota = 0, period = 0;
+  if (!read_first_line(path, line, sizeof line) || sscanf(line, "%lf %lf", &quota, &period) != 2 ||
+      quota <= 0 || period <= 0) {
+    return 0;
+  }
+  return quota / period;
+}
+
+static double read_cfs_quota(void) {
+  char line[64];
+  double quota = 0, period = 0;
+  if (read_first_line("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", line, sizeof line)) {
+    quota = strtod(line, NULL);
+  }
+  if (read_first_line("/sys/fs/cgroup/cpu/cpu.cfs_period_us", line, sizeof line)) {
+    period = strtod(line, NULL);
+  }
+  return quota > 0 && period > 0 ? quota / period : 0;
+}
+
+double machine_cpu_quota(void) {
+  char group[512] = "", folder[576];
+  double least = 0;
+  /* Every group on the way to the root may set a limit; the least holds. */
+  if (read_field("/proc/self/cgroup", "0::", group, sizeof group)) {
+    char *path = strchr(group, '/');
+    while (path) {
+      snprintf(folder, sizeof folder, "/sys/fs/cgroup%s", path);
+      double quota = read_cpu_max(folder);
+      least = quota > 0 && (least == 0 || quota < least) ? quota : least;
+      char *slash = strrchr(path, '/');
+      if (!slash || !slash[1]) {
+        break;
+      }
+      slash[slash == path ? 1 : 0] = '\0';
+    }
+  }
+  if (least == 0) {
+    least = read_cpu_max("/sys/fs/cgroup");
+  }
+  return least > 0 ? least : read_cfs_quota();
+}
+
+int64_t machine_default_threads(void) {
+  int64_t n = machine_n_cpus();
+  double quota = machine_cpu_quota();
+  if (quota > 0 && quota < (double)n) {
+    n = (int64_t)quota + (quota > (double)(int64_t)quota);
+  }
+  return n;
+}
+
+size_t machine_available_bytes(void) {
+  char value[64];
+  if (!read_field("/proc/meminfo", "MemAvailable:", value, sizeof value)) {
+    return SIZE_MAX;
+  }
+  return (size_t)strtoull(value, NULL, 10) * 1024;
+}
+
+size_t machine_cache_bytes(void) {
+  size_t largest = 0;
+  for (int level = 0; level < 8; level++) {
+    char path[96], line[64];
+    snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu0/cache/index%d/size", level);
+    if (!read_first_line(path, line, sizeof line)) {
+      break;
+    }
+    char *unit = NULL;
+    size_t size = (size_t)strtoull(line, &unit, 10);
+    size *= *unit == 'K' ? 1024 : *unit == 'M' ? 1024 * 1024 : 1;
+    largest = size > largest ? size : largest;
+  }
+  return largest;
+}
+
+static double read_clock(clockid_t clock) {
+  struct timespec now = {0};
+  clock_gettime(clock, &now);
+  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+double machine_seconds(void) {
+  return read_clock(CLOCK_MONOTONIC);
+}
+
+double machine_cpu_seconds(void) {
+  return read_clock(CLOCK_PROCESS_CPUTIME_ID);
+}

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "options.h"
+
+#include "tool.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_RULES = 16 };
+
+static int unknown_option(const char *argument, const option_rule *rules, size_t n_rules) {
+  const char *names[MAX_RULES];
+  char name[40];
+  snprintf(name, sizeof name, "%.*s", (int)strcspn(argument, "="), argument);
+  for (size_t i = 0; i < n_rules && i < MAX_RULES; i++) {
+    names[i] = rules[i].name;
+  }
+  const char *near = tool_near_word(name, names, n_rules < MAX_RULES ? n_rules : MAX_RULES);
+  return near ? tool_usage_error("%.60s: unknown option, did you mean %s?", argument, near)
+              : tool_usage_error("%.60s: unknown option, 'splitkv help' tells more", argument);
+}
+
+/* The rule whose name the argument has, up to a '='. */
+static const option_rule *find_rule(const char *argument, const option_rule *rules,
+                                    size_t n_rules) {
+  size_t length = strcspn(argument, "=");
+  for (size_t i = 0; i < n_rules; i++) {
+    if (strlen(rules[i].name) == length && strncmp(rules[i].name, argument, length) == 0) {
+      return &rules[i];
+    }
+  }
+  return NULL;
+}
+
+static int store_seconds(const option_rule *rule, const char *value) {
+  char *end = NULL;
+  double seconds = strtod(value, &end);
+  if (end == value || *end || !isfinite(seconds) || seconds <= 0) {
+    return tool_usage_error("%s %.40s: must be a number of seconds above 0", rule->name, value);
+  }
+  *(double *)rule->target = seconds;
+  return TOOL_OK;
+}
+
+static int store_value(const option_rule *rule, const char *value, selection *chosen) {
+  switch (rule->kind) {
+  case OPTION_TEXT:
+    *(const char **)rule->target = value;
+    return TOOL_OK;
+  case OPTION_SECONDS:
+    return store_seconds(rule, value);
+  case OPTION_SUITE:
+    return selection_add_suite(chosen, value);
+  case OPTION_FLAG:
+    break;
+  }
+  return tool_usage_error("%s: takes no value", rule->name);
+}
+
+int options_parse(int argc, char **argv, const option_rule *rules, size_t n_rules,
+                  selection *chosen) {
+  int status = TOOL_OK;
+  for (int i = 0; i < argc && status == TOOL_OK; i++) {
+    const char *argument = argv[i];
+    if (argument[0] != '-') {
+      status = selection_add_argument(chosen, argument);
+      continue;
+    }
+    const option_rule *rule = find_rule(argument, rules, n_rules);
+    const char *equals = strchr(argument, '=');
+    if (!rule) {
+      return unknown_option(argument, rules, n_rules);
+    }
+    if (rule->kind == OPTION_FLAG && !equals) {
+      *(int *)rule->target = 1;
+      continue;
+    }
+    const char *value = equals ? equals + 1 : tool_option_value(argc, argv, &i);
+    status = value ? store_value(rule, value, chosen) : TOOL_USAGE;
+  }
+  return status;
+}

@@ -1,0 +1,661 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "problem_text.h"
+
+#include "tool.h"
+
+#include <assert.h>
+#include <ctype.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char problem_grammar_help[] =
+    "The words of a PROBLEM, in any order, and their defaults:\n"
+    "  b=1              requests in the batch; left out beside a list of lengths\n"
+    "  hq=32 hkv=8      query heads and KV heads; hq is a multiple of hkv\n"
+    "  d=128 dv=128     channels of Q and K, and of V; dv is d where left out\n"
+    "  page=128         tokens per page of the KV cache\n"
+    "  kv=4096          every request attends to this many tokens\n"
+    "  kv=100..4000     uniform random lengths, from the seed\n"
+    "  kv=5,0,512x63    one each; LENGTHxCOUNT repeats a length\n"
+    "  dtype=f16        f32, f16 or bf16 for Q, KV and out;\n"
+    "  dtype_q= dtype_kv= dtype_out=   the same for one of them\n"
+    "  layout=nhd       nhd: [pages, page, hkv, d]; hnd: [pages, hkv, page, d]\n"
+    "  split=auto       auto, none, size:TOKENS or count:SPLITS\n"
+    "  table=identity   identity, shuffled (pages in random order) or shared (pages\n"
+    "                   that several requests name)\n"
+    "  format=dense     dense or csr block table\n"
+    "  index=i32        i32 or i64 page ids and lengths\n"
+    "  data=normal      normal or adversarial (rising scores, spikes, cancelling\n"
+    "                   sums, subnormals, ties)\n"
+    "  scale=X          factor of q.k; 1/sqrt(d) where left out\n"
+    "  seed=1           of the random data, lengths and tables\n"
+    "  threads=N        workers; as many as this process has CPUs where left out\n"
+    "  isa=auto         auto, scalar, avx2, avx512 or neon\n"
+    "Numbers may end in k (1024) or M (1048576).\n";
+
+/* ── the words ──────────────────────────────────────────────────────────────────────────────── */
+
+typedef struct choice {
+  const char *name;
+  int64_t value;
+} choice;
+
+static const choice dtype_choices[] = {
+    {"f32", SPLITKV_F32}, {"f16", SPLITKV_F16}, {"bf16", SPLITKV_BF16}, {NULL, 0}};
+static const choice layout_choices[] = {
+    {"nhd", SPLITKV_LAYOUT_NHD}, {"hnd", SPLITKV_LAYOUT_HND}, {NULL, 0}};
+static const choice table_choices[] = {{"identity", TABLE_IDENTITY},
+                                       {"shuffled", TABLE_SHUFFLED},
+                                       {"shared", TABLE_SHARED},
+                                       {NULL, 0}};
+static const choice isa_choices[] = {{"auto", SPLITKV_ISA_AUTO}, {"scalar", SPLITKV_ISA_SCALAR},
+                                     {"avx2", SPLITKV_ISA_AVX2}, {"avx512", SPLITKV_ISA_AVX512},
+                                     {"neon", SPLITKV_ISA_NEON}, {NULL, 0}};
+static const choice data_choices[] = {
+    {"normal", DATA_NORMAL}, {"adversarial", DATA_ADVERSARIAL}, {NULL, 0}};
+static const choice index_choices[] = {{"i32", SPLITKV_I32}, {"i64", SPLITKV_I64}, {NULL, 0}};
+static const choice format_choices[] = {
+    {"dense", SPLITKV_TABLE_DENSE}, {"csr", SPLITKV_TABLE_CSR}, {NULL, 0}};
+
+typedef enum word_kind { WORD_NUMBER, WORD_CHOICE, WORD_KV, WORD_SPLIT, WORD_SCALE } word_kind;
+
+typedef struct word {
+  const char *name;
+  word_kind kind;
+  size_t offset;         /* of the int64_t in problem_spec: NUMBER, CHOICE */
+  int64_t min, max;      /* NUMBER */
+  const choice *choices; /* CHOICE */
+} word;
+
+/* Largest values: a batch whose lengths fit in memory, and totals that fit in 64 bits. */
+#define MAX_REQUESTS ((int64_t)1 << 24)
+#define MAX_KV_LEN ((int64_t)1 << 36)
+#define MAX_COUNT ((int64_t)1 << 31)
+#define MAX_SEED (((int64_t)1 << 53) - 1) /* JSON numbers are doubles */
+
+#define NUMBER(name, low, high)                                                                    \
+  { #name, WORD_NUMBER, offsetof(problem_spec, name), low, high, NULL }
+#define CHOICE(name, choices)                                                                      \
+  { #name, WORD_CHOICE, offsetof(problem_spec, name), 0, 0, choices }
+
+/* In the order in which problem_spec_format writes them. */
+enum {
+  W_B,
+  W_HQ,
+  W_HKV,
+  W_D,
+  W_DV,
+  W_PAGE,
+  W_KV,
+  W_DTYPE,
+  W_DTYPE_Q,
+  W_DTYPE_KV,
+  W_DTYPE_OUT,
+  W_LAYOUT,
+  W_SPLIT,
+  W_TABLE,
+  W_FORMAT,
+  W_INDEX,
+  W_DATA,
+  W_SCALE,
+  W_SEED,
+  W_THREADS,
+  W_ISA,
+  N_WORDS
+};
+
+static const word words[N_WORDS] = {
+    [W_B] = NUMBER(b, 0, MAX_REQUESTS),
+    [W_HQ] = NUMBER(hq, 1, MAX_COUNT),
+    [W_HKV] = NUMBER(hkv, 1, MAX_COUNT),
+    [W_D] = NUMBER(d, 1, SPLITKV_MAX_HEAD_DIM),
+    [W_DV] = NUMBER(dv, 1, SPLITKV_MAX_HEAD_DIM),
+    [W_PAGE] = NUMBER(page, 1, MAX_COUNT),
+    [W_KV] = {"kv", WORD_KV, 0, 0, MAX_KV_LEN, NULL},
+    [W_DTYPE] = CHOICE(dtype, dtype_choices),
+    [W_DTYPE_Q] = CHOICE(dtype_q, dtype_choices),
+    [W_DTYPE_KV] = CHOICE(dtype_kv, dtype_choices),
+    [W_DTYPE_OUT] = CHOICE(dtype_out, dtype_choices),
+    [W_LAYOUT] = CHOICE(layout, layout_choices),
+    [W_SPLIT] = {"split", WORD_SPLIT, 0, 1, MAX_KV_LEN, NULL},
+    [W_TABLE] = CHOICE(table, table_choices),
+    [W_FORMAT] = CHOICE(format, format_choices),
+    [W_INDEX] = CHOICE(index, index_choices),
+    [W_DATA] = CHOICE(data, data_choices),
+    [W_SCALE] = {"scale", WORD_SCALE, 0, 0, 0, NULL},
+    [W_SEED] = NUMBER(seed, 0, MAX_SEED),
+    [W_THREADS] = NUMBER(threads, 1, SPLITKV_MAX_WORKERS),
+    [W_ISA] = CHOICE(isa, isa_choices),
+};
+
+static int64_t *field_of(problem_spec *spec, const word *rule) {
+  return (int64_t *)(void *)((char *)spec + rule->offset);
+}
+
+static int64_t value_of(const problem_spec *spec, const word *rule) {
+  return *(const int64_t *)(const void *)((const char *)spec + rule->offset);
+}
+
+static int is_given(const problem_spec *spec, int index) {
+  return (spec->given >> index & 1u) != 0;
+}
+
+/* Always returns -1. Values are cut to 40 characters so that the advice stays readable. */
+static int fail(text_error *error, const char *format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(error->message, sizeof error->message, format, arguments);
+  va_end(arguments);
+  return -1;
+}
+
+void problem_spec_init(problem_spec *spec) {
+  *spec = (problem_spec){.b = 1,
+                         .hq = 32,
+                         .hkv = 8,
+                         .d = 128,
+                         .dv = 128,
+                         .page = 128,
+                         .seed = 1,
+                         .kv_low = 4096,
+                         .kv_high = 4096,
+                         .dtype = SPLITKV_F16};
+}
+
+void problem_spec_free(problem_spec *spec) {
+  free(spec->kv_runs);
+  spec->kv_runs = NULL;
+  spec->n_kv_runs = 0;
+}
+
+/* ── values ─────────────────────────────────────────────────────────────────────────────────── */
+
+/* Reads digits with an optional sign and suffix from *text, which moves past them. False when there
+ * is no number; a number that is too large comes back as INT64_MAX. */
+static int read_number(const char **text, int64_t *value) {
+  const char *c = *text;
+  int is_negative = *c == '-';
+  c += is_negative;
+  if (!isdigit((unsigned char)*c)) {
+    return 0;
+  }
+  int64_t n = 0;
+  for (; isdigit((unsigned char)*c); c++) {
+    int digit = *c - '0';
+    n = n > (INT64_MAX - digit) / 10 ? INT64_MAX : n * 10 + digit;
+  }
+  int64_t unit = *c == 'k' || *c == 'K' ? 1024 : *c == 'M' ? 1024 * 1024 : 1;
+  c += unit > 1;
+  n = n > INT64_MAX / unit ? INT64_MAX : n * unit;
+  *value = is_negative ? -n : n;
+  *text = c;
+  return 1;
+}
+
+static int in_range(const word *rule, int64_t n) {
+  return n >= rule->min && n <= rule->max;
+}
+
+static int fail_number(const word *rule, const char *text, text_error *error) {
+  return fail(error, "%s=%.40s: must be a whole number %lld .. %lld", rule->name, text,
+              (long long)rule->min, (long long)rule->max);
+}
+
+static int parse_number(problem_spec *spec, const word *rule, const char *text, text_error *error) {
+  const char *end = text;
+  int64_t n = 0;
+  if (!read_number(&end, &n) || *end || !in_range(rule, n)) {
+    return fail_number(rule, text, error);
+  }
+  *field_of(spec, rule) = n;
+  return 0;
+}
+
+/* "a, b or c" */
+static void list_choices(const choice *choices, char *text, size_t capacity) {
+  size_t length = 0;
+  text[0] = '\0';
+  for (size_t i = 0; choices[i].name && length < capacity; i++) {
+    const char *separator = i == 0 ? "" : choices[i + 1].name ? ", " : " or ";
+    length +=
+        (size_t)snprintf(text + length, capacity - length, "%s%s", separator, choices[i].name);
+  }
+}
+
+static int parse_choice(problem_spec *spec, const word *rule, const char *text, text_error *error) {
+  const char *names[8];
+  size_t n = 0;
+  for (; rule->choices[n].name; n++) {
+    if (strcmp(rule->choices[n].name, text) == 0) {
+      *field_of(spec, rule) = rule->choices[n].value;
+      return 0;
+    }
+    assert(n < sizeof names / sizeof names[0]);
+    names[n] = rule->choices[n].name;
+  }
+  char list[96];
+  list_choices(rule->choices, list, sizeof list);
+  const char *near = tool_near_word(text, names, n);
+  return fail(error, "%s=%.40s: must be %s%s%s%s", rule->name, text, list,
+              near ? " (did you mean " : "", near ? near : "", near ? "?)" : "");
+}
+
+static int fail_kv(const char *text, text_error *error) {
+  return fail(error,
+              "kv=%.40s: must be a length (4096), a range (100..4000) or a list (5,0,512x63) of "
+              "0 .. %lld tokens",
+              text, (long long)MAX_KV_LEN);
+}
+
+static int parse_kv_list(problem_spec *spec, const word *rule, const char *text,
+                         text_error *error) {
+  size_t n_runs = 1;
+  for (const char *c = text; *c; c++) {
+    n_runs += *c == ',';
+  }
+  kv_run *runs = calloc(n_runs, sizeof *runs);
+  if (!runs) {
+    return fail(error, "kv: out of memory for %zu lengths", n_runs);
+  }
+  const char *c = text;
+  int64_t n_requests = 0;
+  for (size_t i = 0; i < n_runs; i++) {
+    int ok = read_number(&c, &runs[i].kv_len_tokens) && in_range(rule, runs[i].kv_len_tokens);
+    runs[i].n_requests = 1;
+    if (ok && *c == 'x') {
+      c++;
+      ok = read_number(&c, &runs[i].n_requests) && runs[i].n_requests >= 1;
+    }
+    if (!ok || *c != (i + 1 < n_runs ? ',' : '\0')) {
+      free(runs);
+      return fail_kv(text, error);
+    }
+    c++;
+    if (runs[i].n_requests > MAX_REQUESTS - n_requests) {
+      free(runs);
+      return fail(error, "kv=%.40s: lists more than %lld requests", text, (long long)MAX_REQUESTS);
+    }
+    n_requests += runs[i].n_requests;
+  }
+  free(spec->kv_runs);
+  spec->kv_runs = runs;
+  spec->n_kv_runs = n_runs;
+  spec->kv = KV_LIST;
+  spec->kv_low = spec->kv_high = 0;
+  return 0;
+}
+
+static int parse_kv(problem_spec *spec, const word *rule, const char *text, text_error *error) {
+  if (strpbrk(text, ",x")) {
+    return parse_kv_list(spec, rule, text, error);
+  }
+  const char *c = text;
+  int64_t low = 0, high = 0;
+  int ok = read_number(&c, &low);
+  high = low;
+  int is_range = ok && strncmp(c, "..", 2) == 0;
+  if (is_range) {
+    c += 2;
+    ok = read_number(&c, &high);
+  }
+  if (!ok || *c || !in_range(rule, low) || !in_range(rule, high)) {
+    return fail_kv(text, error);
+  }
+  if (low > high) {
+    return fail(error, "kv=%.40s: the first length of a range must not be above the second", text);
+  }
+  spec->kv = is_range ? KV_RANGE : KV_EVERY;
+  spec->kv_low = low;
+  spec->kv_high = high;
+  return 0;
+}
+
+static int parse_split(problem_spec *spec, const word *rule, const char *text, text_error *error) {
+  static const struct {
+    const char *name;
+    splitkv_split_policy policy;
+    int has_value;
+  } policies[] = {{"auto", SPLITKV_SPLIT_AUTO, 0},
+                  {"none", SPLITKV_SPLIT_NONE, 0},
+                  {"size:", SPLITKV_SPLIT_FIXED_SIZE, 1},
+                  {"count:", SPLITKV_SPLIT_FIXED_COUNT, 1}};
+  for (size_t i = 0; i < sizeof policies / sizeof policies[0]; i++) {
+    size_t length = strlen(policies[i].name);
+    if (strncmp(text, policies[i].name, length) != 0) {
+      continue;
+    }
+    const char *c = text + length;
+    int64_t value = 0;
+    if (policies[i].has_value && (!read_number(&c, &value) || !in_range(rule, value))) {
+      break;
+    }
+    if (*c) {
+      break;
+    }
+    spec->split = policies[i].policy;
+    spec->split_value = value;
+    return 0;
+  }
+  return fail(error, "split=%.40s: must be auto, none, size:TOKENS or count:SPLITS, with 1 or more",
+              text);
+}
+
+static int parse_scale(problem_spec *spec, const char *text, text_error *error) {
+  char *end = NULL;
+  double scale = isspace((unsigned char)*text) ? 0 : strtod(text, &end);
+  float narrow = fabs(scale) <= 3.4e38 ? (float)scale : 0;
+  if (!end || end == text || *end || !isfinite(scale) || narrow == 0) {
+    return fail(error, "scale=%.40s: must be a finite number other than 0", text);
+  }
+  spec->scale = (double)narrow;
+  return 0;
+}
+
+/* ── words ──────────────────────────────────────────────────────────────────────────────────── */
+
+static int fail_unknown_word(const char *text, const char *name, text_error *error) {
+  const char *names[N_WORDS];
+  for (int i = 0; i < N_WORDS; i++) {
+    names[i] = words[i].name;
+  }
+  const char *near = tool_near_word(name, names, N_WORDS);
+  if (near) {
+    return fail(error, "%.60s: unknown word '%.30s', did you mean '%s'?", text, name, near);
+  }
+  return fail(error, "%.60s: unknown word '%.30s', 'splitkv help plan' lists the words", text,
+              name);
+}
+
+static int parse_value(problem_spec *spec, const word *rule, const char *value, text_error *error) {
+  switch (rule->kind) {
+  case WORD_NUMBER:
+    return parse_number(spec, rule, value, error);
+  case WORD_CHOICE:
+    return parse_choice(spec, rule, value, error);
+  case WORD_KV:
+    return parse_kv(spec, rule, value, error);
+  case WORD_SPLIT:
+    return parse_split(spec, rule, value, error);
+  case WORD_SCALE:
+    return parse_scale(spec, value, error);
+  }
+  return -1;
+}
+
+/* `text` is one word without blanks. */
+static int parse_word(problem_spec *spec, const char *text, text_error *error) {
+  const char *equals = strchr(text, '=');
+  if (!equals) {
+    return fail(error, "%.60s: is no word of the form name=value", text);
+  }
+  char name[32];
+  snprintf(name, sizeof name, "%.*s", (int)(equals - text < 31 ? equals - text : 31), text);
+  for (int i = 0; i < N_WORDS; i++) {
+    if (strcmp(words[i].name, name) != 0) {
+      continue;
+    }
+    if (is_given(spec, i)) {
+      return fail(error, "%.60s: '%s' is given twice", text, name);
+    }
+    spec->given |= 1u << i;
+    return parse_value(spec, &words[i], equals + 1, error);
+  }
+  return fail_unknown_word(text, name, error);
+}
+
+int problem_spec_parse(problem_spec *spec, const char *text, text_error *error) {
+  static const char blanks[] = " \t\r\n";
+  char *copy = malloc(strlen(text) + 1);
+  if (!copy) {
+    return fail(error, "out of memory");
+  }
+  strcpy(copy, text);
+  int status = 0;
+  char *next = copy + strspn(copy, blanks);
+  while (*next && status == 0) {
+    char *one = next;
+    next += strcspn(next, blanks);
+    if (*next) {
+      *next++ = '\0';
+    }
+    next += strspn(next, blanks);
+    status = parse_word(spec, one, error);
+  }
+  free(copy);
+  return status;
+}
+
+/* ── overriding and completing ──────────────────────────────────────────────────────────────── */
+
+static int override_kv(problem_spec *spec, const problem_spec *source) {
+  kv_run *runs = NULL;
+  if (source->n_kv_runs > 0) {
+    runs = malloc(source->n_kv_runs * sizeof *runs);
+    if (!runs) {
+      return -1;
+    }
+    memcpy(runs, source->kv_runs, source->n_kv_runs * sizeof *runs);
+  }
+  free(spec->kv_runs);
+  spec->kv_runs = runs;
+  spec->n_kv_runs = source->n_kv_runs;
+  spec->kv = source->kv;
+  spec->kv_low = source->kv_low;
+  spec->kv_high = source->kv_high;
+  if (source->kv == KV_LIST) {
+    spec->given &= ~(1u << W_B); /* the list says how many */
+  }
+  return 0;
+}
+
+int problem_spec_override(problem_spec *spec, const problem_spec *source) {
+  if (is_given(source, W_DTYPE)) {
+    spec->given &= ~(1u << W_DTYPE_Q | 1u << W_DTYPE_KV | 1u << W_DTYPE_OUT);
+  }
+  if (is_given(source, W_D) && !is_given(source, W_DV)) {
+    spec->given &= ~(1u << W_DV);
+  }
+  for (int i = 0; i < N_WORDS; i++) {
+    if (!is_given(source, i)) {
+      continue;
+    }
+    if (words[i].kind == WORD_NUMBER || words[i].kind == WORD_CHOICE) {
+      *field_of(spec, &words[i]) = value_of(source, &words[i]);
+    } else if (words[i].kind == WORD_KV && override_kv(spec, source)) {
+      return -1;
+    } else if (words[i].kind == WORD_SPLIT) {
+      spec->split = source->split;
+      spec->split_value = source->split_value;
+    } else if (words[i].kind == WORD_SCALE) {
+      spec->scale = source->scale;
+    }
+  }
+  spec->given |= source->given;
+  return 0;
+}
+
+int problem_spec_complete(problem_spec *spec, int64_t default_threads, text_error *error) {
+  if (spec->kv == KV_LIST) {
+    int64_t n = 0;
+    for (size_t i = 0; i < spec->n_kv_runs; i++) {
+      n += spec->kv_runs[i].n_requests;
+    }
+    if (is_given(spec, W_B) && spec->b != n) {
+      return fail(error, "b=%lld: kv lists %lld lengths; leave b out or make them equal",
+                  (long long)spec->b, (long long)n);
+    }
+    spec->b = n;
+  }
+  static const struct {
+    int word, source;
+  } defaults[] = {{W_DV, W_D}, {W_DTYPE_Q, W_DTYPE}, {W_DTYPE_KV, W_DTYPE}, {W_DTYPE_OUT, W_DTYPE}};
+  for (size_t i = 0; i < sizeof defaults / sizeof defaults[0]; i++) {
+    if (!is_given(spec, defaults[i].word)) {
+      *field_of(spec, &words[defaults[i].word]) = value_of(spec, &words[defaults[i].source]);
+    }
+  }
+  if (!is_given(spec, W_SCALE)) {
+    spec->scale = (double)(1.0f / sqrtf((float)spec->d));
+  }
+  if (!is_given(spec, W_THREADS)) {
+    spec->threads = default_threads;
+  }
+  return 0;
+}
+
+/* ── back to text ───────────────────────────────────────────────────────────────────────────── */
+
+typedef struct text_buffer {
+  char *text;
+  size_t length, capacity;
+  int failed;
+} text_buffer;
+
+static void append(text_buffer *buffer, const char *format, ...) {
+  char piece[96];
+  va_list arguments;
+  va_start(arguments, format);
+  int length = vsnprintf(piece, sizeof piece, format, arguments);
+  va_end(arguments);
+  assert(length >= 0 && (size_t)length < sizeof piece);
+  size_t needed = buffer->length + (size_t)length + 1;
+  if (needed > buffer->capacity) {
+    size_t capacity = needed * 2;
+    char *larger = realloc(buffer->text, capacity);
+    if (!larger) {
+      buffer->failed = 1;
+      return;
+    }
+    buffer->text = larger;
+    buffer->capacity = capacity;
+  }
+  memcpy(buffer->text + buffer->length, piece, (size_t)length + 1);
+  buffer->length += (size_t)length;
+}
+
+static const char *choice_name(const choice *choices, int64_t value) {
+  for (; choices->name; choices++) {
+    if (choices->value == value) {
+      return choices->name;
+    }
+  }
+  return "?";
+}
+
+const char *problem_dtype_name(int64_t dtype) {
+  return choice_name(dtype_choices, dtype);
+}
+
+void problem_split_text(int64_t policy, int64_t value, char *text, size_t capacity) {
+  static const char *const names[] = {[SPLITKV_SPLIT_AUTO] = "auto",
+                                      [SPLITKV_SPLIT_FIXED_SIZE] = "size",
+                                      [SPLITKV_SPLIT_FIXED_COUNT] = "count",
+                                      [SPLITKV_SPLIT_NONE] = "none"};
+  if (value > 0) {
+    snprintf(text, capacity, "%s:%lld", names[policy], (long long)value);
+  } else {
+    snprintf(text, capacity, "%s", names[policy]);
+  }
+}
+
+static void append_kv(text_buffer *buffer, const problem_spec *spec) {
+  if (spec->kv == KV_EVERY) {
+    append(buffer, "kv=%lld", (long long)spec->kv_low);
+    return;
+  }
+  if (spec->kv == KV_RANGE) {
+    append(buffer, "kv=%lld..%lld", (long long)spec->kv_low, (long long)spec->kv_high);
+    return;
+  }
+  append(buffer, "kv=");
+  for (size_t i = 0; i < spec->n_kv_runs; i++) {
+    append(buffer, "%s%lld", i ? "," : "", (long long)spec->kv_runs[i].kv_len_tokens);
+    /* A list of one length needs its count, or it would read as every request's length. */
+    if (spec->kv_runs[i].n_requests > 1 || spec->n_kv_runs == 1) {
+      append(buffer, "x%lld", (long long)spec->kv_runs[i].n_requests);
+    }
+  }
+}
+
+static void append_word(text_buffer *buffer, const problem_spec *spec, const word *rule) {
+  char split[40];
+  switch (rule->kind) {
+  case WORD_NUMBER:
+    append(buffer, "%s=%lld", rule->name, (long long)value_of(spec, rule));
+    break;
+  case WORD_CHOICE:
+    append(buffer, "%s=%s", rule->name, choice_name(rule->choices, value_of(spec, rule)));
+    break;
+  case WORD_KV:
+    append_kv(buffer, spec);
+    break;
+  case WORD_SPLIT:
+    problem_split_text(spec->split, spec->split_value, split, sizeof split);
+    append(buffer, "split=%s", split);
+    break;
+  case WORD_SCALE:
+    append(buffer, "scale=%.9g", spec->scale);
+    break;
+  }
+}
+
+/* Q, KV and out have one type: a single word says it. */
+static int is_said_by_another(const problem_spec *spec, int index) {
+  int is_one_dtype = spec->dtype_q == spec->dtype_kv && spec->dtype_q == spec->dtype_out &&
+                     spec->dtype_q == spec->dtype;
+  int is_part = index == W_DTYPE_Q || index == W_DTYPE_KV || index == W_DTYPE_OUT;
+  return is_one_dtype ? is_part : index == W_DTYPE;
+}
+
+char *problem_spec_format(const problem_spec *spec, int only_given) {
+  text_buffer buffer = {0};
+  append(&buffer, "%s", "");
+  for (int i = 0; i < N_WORDS; i++) {
+    if (only_given ? !is_given(spec, i) : is_said_by_another(spec, i)) {
+      continue;
+    }
+    append(&buffer, "%s", buffer.length ? " " : "");
+    append_word(&buffer, spec, &words[i]);
+  }
+  if (buffer.failed) {
+    free(buffer.text);
+    return NULL;
+  }
+  return buffer.text;
+}
+
+/* ── lengths ────────────────────────────────────────────────────────────────────────────────── */
+
+uint64_t random_next(uint64_t *state) {
+  *state += 0x9e3779b97f4a7c15u;
+  uint64_t z = *state;
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+  return z ^ (z >> 31);
+}
+
+int64_t *problem_spec_lengths(const problem_spec *spec) {
+  size_t n = (size_t)spec->b;
+  int64_t *lengths = calloc(n ? n : 1, sizeof *lengths);
+  if (!lengths) {
+    return NULL;
+  }
+  if (spec->kv == KV_LIST) {
+    size_t r = 0;
+    for (size_t i = 0; i < spec->n_kv_runs; i++) {
+      for (int64_t j = 0; j < spec->kv_runs[i].n_requests; j++) {
+        lengths[r++] = spec->kv_runs[i].kv_len_tokens;
+      }
+    }
+    return lengths;
+  }
+  uint64_t state = (uint64_t)spec->seed;
+  uint64_t span = (uint64_t)(spec->kv_high - spec->kv_low) + 1;
+  for (size_t r = 0; r < n; r++) {
+    lengths[r] = spec->kv_low + (int64_t)(random_next(&state) % span);
+  }
+  return lengths;
+}

@@ -1,0 +1,83 @@
+/* The problem grammar: words such as "b=4 hq=32 kv=100..4000" to a description and back.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Nothing here depends on the machine or prints: errors come back as one sentence. */
+#ifndef SPLITKV_TOOL_PROBLEM_TEXT_H
+#define SPLITKV_TOOL_PROBLEM_TEXT_H
+
+#include <splitkv/splitkv.h>
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum kv_kind {
+  KV_EVERY = 0, /* every request has kv_low tokens */
+  KV_RANGE = 1, /* uniform in kv_low .. kv_high, from the seed */
+  KV_LIST = 2   /* kv_runs */
+} kv_kind;
+
+/* n_requests requests in a row with the same length. */
+typedef struct kv_run {
+  int64_t kv_len_tokens, n_requests;
+} kv_run;
+
+typedef enum table_kind { TABLE_IDENTITY = 0, TABLE_SHUFFLED = 1, TABLE_SHARED = 2 } table_kind;
+typedef enum data_kind { DATA_NORMAL = 0, DATA_ADVERSARIAL = 1 } data_kind;
+
+typedef struct problem_spec {
+  uint32_t given; /* bit i: word i of the grammar was given */
+  int64_t b, hq, hkv, d, dv, page, seed, threads;
+  kv_kind kv;
+  int64_t kv_low, kv_high;
+  kv_run *kv_runs; /* [n_kv_runs], owned */
+  size_t n_kv_runs;
+  int64_t dtype, dtype_q, dtype_kv, dtype_out; /* splitkv_dtype */
+  int64_t layout;                              /* splitkv_layout */
+  int64_t split;                               /* splitkv_split_policy */
+  int64_t split_value;
+  int64_t table;  /* table_kind */
+  int64_t isa;    /* splitkv_isa */
+  int64_t data;   /* data_kind */
+  int64_t index;  /* splitkv_index_type */
+  int64_t format; /* splitkv_table_format */
+  double scale;
+} problem_spec;
+
+typedef struct text_error {
+  char message[240]; /* one sentence that names the word, its value and what would be right */
+} text_error;
+
+/* No word given. Takes no memory. */
+void problem_spec_init(problem_spec *spec);
+void problem_spec_free(problem_spec *spec);
+
+/* Adds the words of `text`, separated by blanks. Returns 0, or -1 with *error: unknown word, word
+ * given twice (also in an earlier call), bad value. */
+int problem_spec_parse(problem_spec *spec, const char *text, text_error *error);
+
+/* The words given in `words` replace those of `spec`. Returns 0, or -1 when memory is short. */
+int problem_spec_override(problem_spec *spec, const problem_spec *words);
+
+/* Gives the words that were not given their default (threads: default_threads) and checks what
+ * concerns two words. Returns 0, or -1 with *error. */
+int problem_spec_complete(problem_spec *spec, int64_t default_threads, text_error *error);
+
+/* The words as text, all of them or only those given; NULL when memory is short. free() it. */
+char *problem_spec_format(const problem_spec *spec, int only_given);
+
+/* The lengths of a complete spec, [b], at least one element; NULL when memory is short.
+ * free() it. */
+int64_t *problem_spec_lengths(const problem_spec *spec);
+
+/* "f16", and "size:2048". */
+const char *problem_dtype_name(int64_t dtype);
+void problem_split_text(int64_t policy, int64_t value, char *text, size_t capacity);
+
+/* One line per word, for the help texts. */
+extern const char problem_grammar_help[];
+
+/* A small generator, the same everywhere (splitmix64). */
+uint64_t random_next(uint64_t *state);
+
+#endif

@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "suites.h"
+
+#include <string.h>
+
+#define P "page=128 d=128 dtype=f16 "
+
+/* The shapes of the pull request whose scratch memory was a guess: its benchmark and, from
+ * "acc_", its accuracy test. */
+static const suite_case pr683[] = {
+    {"b1_h16_kv8_s2048", P "b=1 hq=16 hkv=8 kv=2048", SUITE_BOTH},
+    {"b1_h16_kv8_s4096", P "b=1 hq=16 hkv=8 kv=4096", SUITE_BOTH},
+    {"b1_h32_kv8_s2048", P "b=1 hq=32 hkv=8 kv=2048", SUITE_BOTH},
+    {"b1_h32_kv8_s4096", P "b=1 hq=32 hkv=8 kv=4096", SUITE_BOTH},
+    {"b1_h32_kv8_s8192", P "b=1 hq=32 hkv=8 kv=8192", SUITE_BOTH},
+    {"b1_h40_kv8_s2048", P "b=1 hq=40 hkv=8 kv=2048", SUITE_BOTH},
+    {"b1_h64_kv8_s2048", P "b=1 hq=64 hkv=8 kv=2048", SUITE_BOTH},
+    {"b1_h32_kv32_s2048", P "b=1 hq=32 hkv=32 kv=2048", SUITE_BOTH},
+    {"b4_h32_kv8_s2048", P "b=4 hq=32 hkv=8 kv=2048", SUITE_BOTH},
+    {"b8_h32_kv8_s2048", P "b=8 hq=32 hkv=8 kv=2048", SUITE_BOTH},
+    {"b16_h32_kv8_s2048", P "b=16 hq=32 hkv=8 kv=2048", SUITE_BOTH},
+    {"b32_h32_kv8_s2048", P "b=32 hq=32 hkv=8 kv=2048", SUITE_BOTH},
+    {"b64_h32_kv8_s2048", P "b=64 hq=32 hkv=8 kv=2048", SUITE_BOTH},
+    {"b256_h16_kv1_s8192", P "b=256 hq=16 hkv=1 kv=8192", SUITE_BOTH},
+    {"acc_b1_h32_kv8_s128", P "b=1 hq=32 hkv=8 kv=128", SUITE_CHECK},
+    {"acc_b4_h32_kv8_s512", P "b=4 hq=32 hkv=8 kv=512", SUITE_CHECK},
+    {"acc_b2_h8_kv8_s256", P "b=2 hq=8 hkv=8 kv=256", SUITE_CHECK},
+    {"acc_b8_h32_kv8_s1024", P "b=8 hq=32 hkv=8 kv=1024", SUITE_CHECK},
+    {"acc_b1_h32_kv8_s2048", P "b=1 hq=32 hkv=8 kv=2048", SUITE_CHECK},
+    {"acc_b4_h64_kv8_s1024", P "b=4 hq=64 hkv=8 kv=1024", SUITE_CHECK},
+    {"acc_b256_h16_kv1_s8192", P "b=256 hq=16 hkv=1 kv=8192", SUITE_CHECK},
+};
+
+/* Lengths of every sort in one batch, in every layout, table and policy. */
+static const suite_case ragged[] = {
+    {"no_requests", "b=0 hq=8 hkv=2 d=64", SUITE_CHECK},
+    {"all_empty", "b=5 hq=8 hkv=2 d=64 kv=0", SUITE_CHECK},
+    {"one_token", "b=1 hq=8 hkv=2 d=64 kv=1", SUITE_CHECK},
+    {"one_token_each", "b=33 hq=8 hkv=8 d=64 kv=1 table=shuffled", SUITE_CHECK},
+    {"empty_between", "kv=0,5,0,0,4096,17,0 hq=8 hkv=2 d=64 page=16", SUITE_CHECK},
+    {"page_edges", "kv=127,128,129,255,256,257,1,383 hq=16 hkv=4 table=shuffled", SUITE_CHECK},
+    {"tile_edges", "kv=1,15,16,17,31,33,63,64,65,127,129 hq=8 hkv=1 d=64 page=7", SUITE_CHECK},
+    {"one_long_63_short", "kv=131072,512x63 hq=8 hkv=1 d=128", SUITE_BOTH},
+    {"long_last", "kv=64x31,65536 hq=8 hkv=2 d=64 page=64 table=shuffled", SUITE_BOTH},
+    {"random_4k", "b=32 kv=1..4096 hq=32 hkv=8 table=shuffled", SUITE_BOTH},
+    {"random_1k_hnd", "b=64 kv=0..1024 hq=32 hkv=8 layout=hnd table=shuffled page=16", SUITE_BOTH},
+    {"random_shared", "b=24 kv=100..3000 hq=16 hkv=4 table=shared page=32", SUITE_BOTH},
+    {"random_csr_i64", "b=24 kv=0..3000 hq=16 hkv=4 table=shuffled format=csr index=i64",
+     SUITE_BOTH},
+    {"shared_csr_hnd", "b=24 kv=0..2000 hq=16 hkv=4 table=shared format=csr layout=hnd page=48",
+     SUITE_CHECK},
+    {"none", "b=9 kv=0..3000 hq=8 hkv=2 split=none table=shuffled", SUITE_CHECK},
+    {"size_256", "b=9 kv=0..3000 hq=8 hkv=2 split=size:256 table=shuffled", SUITE_CHECK},
+    {"size_1", "kv=0,1,7,64,65 hq=8 hkv=2 d=64 split=size:1 page=16", SUITE_CHECK},
+    {"size_1000", "b=9 kv=0..3000 hq=8 hkv=2 split=size:1000 page=19", SUITE_CHECK},
+    {"count_8", "b=9 kv=0..3000 hq=8 hkv=2 split=count:8 table=shuffled", SUITE_CHECK},
+    {"count_22", "b=5 kv=0..500 hq=16 hkv=1 split=count:22", SUITE_CHECK},
+    {"count_more_than_tokens", "kv=3,0,1,5 hq=8 hkv=2 split=count:64", SUITE_CHECK},
+    {"seven_workers", "b=5 kv=0..3000 hq=8 hkv=2 threads=7", SUITE_CHECK},
+    {"more_workers_than_tokens", "kv=3,0,1 hq=2 hkv=1 threads=24", SUITE_CHECK},
+    {"adversarial", "b=12 kv=0..3000 hq=16 hkv=4 data=adversarial table=shuffled", SUITE_CHECK},
+    {"adversarial_split", "b=12 kv=1..3000 hq=16 hkv=4 data=adversarial split=size:100",
+     SUITE_CHECK},
+    {"adversarial_shared", "b=12 kv=1..2000 hq=10 hkv=5 data=adversarial table=shared page=16",
+     SUITE_CHECK},
+    {"mixed_q32", "b=12 kv=0..2000 hq=16 hkv=4 dtype_q=f32 dtype_kv=f16 dtype_out=f32",
+     SUITE_CHECK},
+    {"mixed_kv_bf16", "b=12 kv=0..2000 hq=16 hkv=4 dtype_q=f16 dtype_kv=bf16 dtype_out=f16",
+     SUITE_CHECK},
+    {"small_scale", "b=6 kv=1..2000 hq=8 hkv=2 scale=0.001", SUITE_CHECK},
+    {"negative_scale", "b=6 kv=1..2000 hq=8 hkv=2 scale=-0.5", SUITE_CHECK},
+};
+
+/* Groups, widths and page sizes that no kernel was written for. */
+static const suite_case odd[] = {
+    {"group_1", "kv=300,0,77 hq=5 hkv=5 d=128", SUITE_BOTH},
+    {"group_2", "kv=300,0,77 hq=6 hkv=3 d=128", SUITE_BOTH},
+    {"group_3", "kv=300,0,77 hq=9 hkv=3 d=128 page=16 table=shuffled", SUITE_BOTH},
+    {"group_5", "kv=300,1,77 hq=10 hkv=2 d=128 page=19 layout=hnd", SUITE_BOTH},
+    {"group_6", "kv=300,1,77 hq=12 hkv=2 d=64 page=48 table=shared", SUITE_BOTH},
+    {"group_7", "kv=700,1,77 hq=7 hkv=1 d=96 page=7 table=shuffled", SUITE_BOTH},
+    {"group_8", "kv=700,1,77 hq=16 hkv=2 d=96 page=64", SUITE_BOTH},
+    {"group_12", "kv=513,64,77 hq=12 hkv=1 d=128 page=100", SUITE_BOTH},
+    {"group_16", "kv=513,64,77 hq=32 hkv=2 d=192 page=256", SUITE_BOTH},
+    {"group_64", "kv=513,64,77 hq=64 hkv=1 d=128 page=128", SUITE_BOTH},
+    {"group_128_wide", "kv=200,3 hq=128 hkv=1 d=576 dv=512 page=64", SUITE_BOTH},
+    {"group_33", "kv=200,3 hq=33 hkv=1 d=80", SUITE_CHECK},
+    {"d1", "kv=130,5 hq=4 hkv=2 d=1 page=7", SUITE_CHECK},
+    {"d3_dv1", "kv=130,5 hq=4 hkv=2 d=3 dv=1 page=7", SUITE_CHECK},
+    {"d16", "kv=31,33,128 hq=16 hkv=1 d=16 page=16 table=shuffled", SUITE_BOTH},
+    {"d17", "kv=31,33,128 hq=6 hkv=2 d=17 page=1", SUITE_CHECK},
+    {"d31_dv33", "kv=300,65 hq=6 hkv=2 d=31 dv=33 layout=hnd", SUITE_CHECK},
+    {"d32", "kv=300,65 hq=8 hkv=2 d=32 page=16", SUITE_BOTH},
+    {"d48", "kv=300,65 hq=8 hkv=2 d=48 page=19", SUITE_CHECK},
+    {"d64", "kv=600,65 hq=8 hkv=2 d=64 page=16", SUITE_BOTH},
+    {"d72", "kv=600,65 hq=8 hkv=2 d=72 page=16", SUITE_CHECK},
+    {"d80", "kv=600,65 hq=8 hkv=2 d=80 page=100 table=shuffled", SUITE_BOTH},
+    {"d96", "kv=600,65 hq=8 hkv=2 d=96 page=528", SUITE_BOTH},
+    {"d100", "kv=600,65 hq=8 hkv=2 d=100 page=48", SUITE_CHECK},
+    {"d112", "kv=600,65 hq=8 hkv=2 d=112 page=64", SUITE_BOTH},
+    {"d127_dv129", "kv=600,65 hq=8 hkv=2 d=127 dv=129 page=64", SUITE_CHECK},
+    {"d160", "kv=600,65 hq=8 hkv=2 d=160 page=64", SUITE_CHECK},
+    {"d192_dv128", "kv=600,65 hq=8 hkv=2 d=192 dv=128 page=64", SUITE_BOTH},
+    {"d256", "kv=600,65 hq=8 hkv=2 d=256 page=128", SUITE_BOTH},
+    {"d512", "kv=600,65 hq=8 hkv=2 d=512 page=64", SUITE_BOTH},
+    {"d575", "kv=200,65 hq=6 hkv=2 d=575 page=19 layout=hnd", SUITE_CHECK},
+    {"d576", "kv=600,65 hq=16 hkv=1 d=576 page=64", SUITE_BOTH},
+    {"d576_dv512", "kv=600,65 hq=16 hkv=1 d=576 dv=512 page=64", SUITE_BOTH},
+    {"d64_dv576", "kv=300,65 hq=8 hkv=1 d=64 dv=576 page=16", SUITE_CHECK},
+    {"d576_dv1", "kv=300,65 hq=8 hkv=1 d=576 dv=1 page=16", SUITE_CHECK},
+    {"page_1", "kv=300,0,65 hq=8 hkv=2 d=64 page=1 table=shuffled", SUITE_BOTH},
+    {"page_7", "kv=300,0,65 hq=8 hkv=2 d=64 page=7 table=shuffled format=csr", SUITE_BOTH},
+    {"page_16", "kv=300,0,65 hq=8 hkv=2 page=16 table=shuffled layout=hnd", SUITE_BOTH},
+    {"page_19", "kv=300,0,65 hq=8 hkv=2 page=19 table=shared index=i64", SUITE_BOTH},
+    {"page_48", "kv=300,0,65 hq=8 hkv=2 page=48 table=shuffled", SUITE_BOTH},
+    {"page_64", "kv=300,0,65 hq=8 hkv=2 page=64 table=shared format=csr index=i64", SUITE_BOTH},
+    {"page_100", "kv=300,0,65 hq=8 hkv=2 page=100 table=shuffled split=size:50", SUITE_BOTH},
+    {"page_256", "kv=700,0,256 hq=8 hkv=2 page=256 table=shuffled split=count:3", SUITE_BOTH},
+    {"page_528", "kv=1100,0,528 hq=8 hkv=2 page=528 table=shuffled layout=hnd", SUITE_BOTH},
+    {"page_beyond_kv", "kv=30,0,65 hq=8 hkv=2 page=20000", SUITE_CHECK},
+    {"odd_everything",
+     "b=7 kv=0..900 hq=35 hkv=5 d=111 dv=45 page=13 table=shared "
+     "layout=hnd format=csr index=i64 split=size:37 threads=3 data=adversarial",
+     SUITE_CHECK},
+};
+
+/* Up to a million tokens; the largest case has 2.2 GB of KV in f32. */
+static const suite_case long_context[] = {
+    {"s65536", P "hq=32 hkv=8 kv=65536", SUITE_BOTH},
+    {"s131072_split", P "hq=32 hkv=8 kv=131072 split=size:2048", SUITE_BOTH},
+    {"s131072_none", "page=64 d=64 hq=8 hkv=1 kv=131072 split=none table=shuffled", SUITE_BOTH},
+    {"s262144_shared", "page=128 d=128 hq=8 hkv=1 kv=262144,200000 table=shared", SUITE_BOTH},
+    {"s1M_adversarial", "page=128 d=64 hq=4 hkv=1 kv=1M data=adversarial", SUITE_CHECK},
+    {"s1M_none", "page=528 d=64 hq=4 hkv=1 kv=1M split=none", SUITE_CHECK},
+    {"s1M", P "hq=8 hkv=2 kv=1M", SUITE_BOTH},
+};
+
+#define SUITE(name, cases, summary)                                                                \
+  { name, summary, cases, sizeof cases / sizeof cases[0] }
+
+const suite suites[] = {
+    SUITE("pr683", pr683, "the pull request's 14 benchmark and 7 accuracy shapes"),
+    SUITE("ragged", ragged, "lengths from 0 to 131072 in one batch; tables, policies, layouts"),
+    SUITE("odd", odd, "groups 1 to 128, d and dv 1 to 576, pages 1 to 20000"),
+    SUITE("long", long_context, "up to 1 M tokens"),
+};
+const size_t n_suites = sizeof suites / sizeof suites[0];
+
+const suite *suite_find(const char *name) {
+  for (size_t i = 0; i < n_suites; i++) {
+    if (strcmp(suites[i].name, name) == 0) {
+      return &suites[i];
+    }
+  }
+  return NULL;
+}

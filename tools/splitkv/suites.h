@@ -1,0 +1,31 @@
+/* Named lists of problems.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef SPLITKV_TOOL_SUITES_H
+#define SPLITKV_TOOL_SUITES_H
+
+#include <stddef.h>
+
+/* Which commands a case is for. */
+enum { SUITE_CHECK = 1, SUITE_BENCH = 2, SUITE_BOTH = 3 };
+
+typedef struct suite_case {
+  const char *name;    /* unique in the suite, no blanks */
+  const char *problem; /* words of the problem grammar */
+  unsigned uses;
+} suite_case;
+
+typedef struct suite {
+  const char *name;
+  const char *summary;
+  const suite_case *cases;
+  size_t n_cases;
+} suite;
+
+extern const suite suites[];
+extern const size_t n_suites;
+
+/* NULL where there is none of that name. */
+const suite *suite_find(const char *name);
+
+#endif

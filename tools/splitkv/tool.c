@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tool.h"
+
+#include "machine.h"
+
+#include <cjson/cJSON.h>
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Prints one line whatever the input holds: a line break in an argument would make it two. */
+static void print_line(const char *format, va_list arguments) {
+  char line[1024];
+  int length = vsnprintf(line, sizeof line, format, arguments);
+  if (length < 0) {
+    return;
+  }
+  for (char *c = line; *c; c++) {
+    if ((unsigned char)*c < 0x20 || *c == 0x7f) {
+      *c = '?';
+    }
+  }
+  fprintf(stderr, "splitkv: %s%s\n", line, (size_t)length >= sizeof line ? "..." : "");
+}
+
+int tool_usage_error(const char *format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  print_line(format, arguments);
+  va_end(arguments);
+  return TOOL_USAGE;
+}
+
+int tool_unsupported(const char *format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  print_line(format, arguments);
+  va_end(arguments);
+  return TOOL_UNSUPPORTED;
+}
+
+int tool_library_error(const char *context, splitkv_status status, const splitkv_error *error) {
+  const char *separator = *context ? ": " : "";
+  const char *text = splitkv_status_text(status);
+  if (error && error->status == status && error->message[0]) {
+    text = error->message;
+  }
+  int is_missing_here = status == SPLITKV_ERROR_ISA_UNAVAILABLE ||
+                        status == SPLITKV_ERROR_OUT_OF_MEMORY || status == SPLITKV_ERROR_THREADS;
+  return is_missing_here ? tool_unsupported("%s%s%s", context, separator, text)
+                         : tool_usage_error("%s%s%s", context, separator, text);
+}
+
+int tool_print_json(const cJSON *json, const char *path) {
+  char *text = cJSON_Print(json);
+  if (!text) {
+    return tool_unsupported("out of memory while writing JSON");
+  }
+  FILE *file = path ? fopen(path, "w") : stdout;
+  if (!file) {
+    free(text);
+    return tool_usage_error("cannot write %s: %s", path, strerror(errno));
+  }
+  int failed = fprintf(file, "%s\n", text) < 0;
+  failed |= (path ? fclose(file) : fflush(file)) != 0;
+  free(text);
+  if (failed) {
+    return tool_usage_error("cannot write %s: %s", path ? path : "to stdout", strerror(errno));
+  }
+  return TOOL_OK;
+}
+
+cJSON *tool_json_report(const char *command) {
+  cJSON *report = cJSON_CreateObject();
+  cJSON_AddStringToObject(report, "command", command);
+  cJSON_AddStringToObject(report, "version", splitkv_version());
+  cJSON_AddStringToObject(report, "cpu", machine_cpu_name());
+  return report;
+}
+
+/* Levenshtein's distance, on words cut to MAX_WORD characters. */
+enum { MAX_WORD = 24 };
+
+static size_t min3(size_t a, size_t b, size_t c) {
+  size_t least = a < b ? a : b;
+  return least < c ? least : c;
+}
+
+static size_t word_distance(const char *a, const char *b) {
+  size_t a_length = strlen(a) < MAX_WORD ? strlen(a) : MAX_WORD;
+  size_t b_length = strlen(b) < MAX_WORD ? strlen(b) : MAX_WORD;
+  size_t row[MAX_WORD + 1];
+  for (size_t j = 0; j <= b_length; j++) {
+    row[j] = j;
+  }
+  for (size_t i = 1; i <= a_length; i++) {
+    size_t diagonal = row[0];
+    row[0] = i;
+    for (size_t j = 1; j <= b_length; j++) {
+      size_t above = row[j];
+      row[j] = min3(above + 1, row[j - 1] + 1, diagonal + (a[i - 1] != b[j - 1]));
+      diagonal = above;
+    }
+  }
+  return row[b_length];
+}
+
+const char *tool_near_word(const char *word, const char *const *words, size_t n_words) {
+  const char *best = NULL;
+  size_t best_distance = strlen(word) < 4 ? 2 : 3; /* near: below this */
+  for (size_t i = 0; i < n_words; i++) {
+    size_t distance = word_distance(word, words[i]);
+    if (distance < best_distance && distance < strlen(words[i])) {
+      best = words[i];
+      best_distance = distance;
+    }
+  }
+  return best;
+}
+
+const char *tool_option_value(int argc, char **argv, int *index) {
+  if (*index + 1 >= argc) {
+    tool_usage_error("%s: needs a value", argv[*index]);
+    return NULL;
+  }
+  *index += 1;
+  return argv[*index];
+}
+
+int tool_is_help(const char *argument) {
+  return strcmp(argument, "--help") == 0 || strcmp(argument, "-h") == 0;
+}

@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "verify.h"
+
+#include "data.h"
+#include "tool.h"
+
+#include "ref.h"
+
+#include <math.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct oracle_job {
+  const tool_case *c;
+  const ref_result *result;
+  atomic_int failed;
+} oracle_job;
+
+static void compute_requests(void *context, int64_t first, int64_t end) {
+  oracle_job *job = context;
+  const tool_case *c = job->c;
+  if (ref_attention(&c->problem, c->kv_lens, first, end - first, &c->tensors, job->result)) {
+    atomic_store(&job->failed, 1);
+  }
+}
+
+int oracle_compute(oracle *o, const tool_case *c, const char *name, const splitkv_pool *pool) {
+  size_t n_rows = (size_t)(c->batch.n_requests * c->problem.n_heads_q);
+  size_t n_out = n_rows * (size_t)c->problem.head_dim_v;
+  o->memory = malloc((n_out + 3 * n_rows + 1) * sizeof *o->memory);
+  o->result = malloc(sizeof *o->result);
+  oracle_job job = {.c = c, .result = o->result};
+  if (o->memory && o->result) {
+    *o->result = (ref_result){.out = o->memory,
+                              .lse = o->memory + n_out,
+                              .max_abs_score = o->memory + n_out + n_rows,
+                              .max_abs_v = o->memory + n_out + 2 * n_rows};
+    data_parallel(pool, c->batch.n_requests, 1, compute_requests, &job);
+  }
+  if (!o->memory || !o->result || atomic_load(&job.failed)) {
+    oracle_free(o);
+    return tool_unsupported("%s: out of memory for the oracle", name);
+  }
+  return TOOL_OK;
+}
+
+void oracle_free(oracle *o) {
+  free(o->memory);
+  free(o->result);
+  *o = (oracle){0};
+}
+
+/* The larger one; a NaN counts as infinite. */
+static double larger(double a, double b) {
+  return isnan(b) ? INFINITY : b > a ? b : a;
+}
+
+verdict oracle_compare(const oracle *o, const tool_case *c) {
+  verdict v = {.pass = 1, .worst_row = -1};
+  int64_t n_rows = c->batch.n_requests * c->problem.n_heads_q;
+  int64_t n_bad = 0;
+  double worst_bad = -1;
+  for (int64_t row = 0; row < n_rows; row++) {
+    ref_row_errors e = ref_compare_row(&c->problem, row, c->tensors.out, c->tensors.lse, o->result);
+    n_bad += !e.pass;
+    double ratio = isnan(e.worst) ? INFINITY : e.worst;
+    if (ratio > worst_bad) {
+      worst_bad = ratio;
+      v.worst_row = row;
+    }
+    v.max_abs_err = larger(v.max_abs_err, e.max_abs_err);
+    v.max_ulp_err = larger(v.max_ulp_err, e.max_ulp_err);
+    v.lse_err = larger(v.lse_err, e.lse_err);
+    v.worst = larger(v.worst, e.worst);
+  }
+  const char *overrun = case_find_overrun(c);
+  if (n_bad > 0) {
+    snprintf(v.reason, sizeof v.reason,
+             "%lld of %lld rows are out of bounds, the worst %.3g times, request %lld head %lld",
+             (long long)n_bad, (long long)n_rows, v.worst,
+             (long long)(v.worst_row / c->problem.n_heads_q),
+             (long long)(v.worst_row % c->problem.n_heads_q));
+  } else if (overrun) {
+    snprintf(v.reason, sizeof v.reason, "memory outside of the %s was written", overrun);
+  }
+  v.pass = !v.reason[0];
+  return v;
+}
+
+static int is_untouched(const zoned *buffer) {
+  for (size_t i = 0; i < buffer->size_bytes; i++) {
+    if (buffer->data[i] != 0xff) {
+      return 0;
+    }
+  }
+  return 1;
+}
+
+int verify_memory_contract(tool_case *c, const splitkv_pool *pool, char *reason, size_t capacity) {
+  if (c->info.workspace_bytes > c->bound_bytes) {
+    snprintf(reason, capacity, "the plan's workspace of %zu bytes is above the bound of %zu",
+             c->info.workspace_bytes, c->bound_bytes);
+    return 0;
+  }
+  if (c->info.workspace_bytes == 0) {
+    return 1;
+  }
+  case_poison(c);
+  splitkv_error error = {0};
+  splitkv_status status = splitkv_run(c->plan, &c->problem, &c->tensors, c->workspace.data,
+                                      c->info.workspace_bytes - 1, pool, &error);
+  if (status != SPLITKV_ERROR_WORKSPACE_SIZE) {
+    snprintf(reason, capacity, "a workspace that is one byte short got %s",
+             splitkv_status_name(status));
+    return 0;
+  }
+  if (!is_untouched(&c->out) || !is_untouched(&c->lse) || !is_untouched(&c->workspace)) {
+    snprintf(reason, capacity, "a run that was refused wrote to its outputs");
+    return 0;
+  }
+  return 1;
+}
