@@ -1,0 +1,91 @@
+/* The table of kernel sets and the choice among them.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "dispatch.h"
+
+#include <splitkv/probe.h>
+
+#include "../error.h"
+#include "isa.h"
+
+typedef struct entry {
+  const spl_kernel_set *set;
+  const char *needs;
+} entry;
+
+static const entry entries[] = {
+#define SPL_KERNEL_SET(name, text) {&spl_kernels_##name, text},
+#include "kernels.def"
+#undef SPL_KERNEL_SET
+};
+enum { N_ENTRIES = sizeof entries / sizeof entries[0] };
+
+static const char *const isa_names[] = {"auto", "scalar", "avx2", "avx512", "neon"};
+
+static uint32_t missing_bits(const spl_kernel_set *set) {
+  return set->cpu_bits & ~spl_cpu_bits();
+}
+
+splitkv_status spl_choose_kernels(splitkv_isa isa, const spl_kernel_set **kernels,
+                                  splitkv_error *error) {
+  const int number = (int)isa;
+  if (number < 0 || number >= (int)(sizeof isa_names / sizeof isa_names[0])) {
+    return spl_fail(error, SPLITKV_ERROR_ISA_UNKNOWN, "problem.isa", number,
+                    "%d is no instruction set", number);
+  }
+  for (int i = 0; i < N_ENTRIES; i++) {
+    const spl_kernel_set *set = entries[i].set;
+    if (isa != SPLITKV_ISA_AUTO && set->isa != number) continue;
+    const uint32_t missing = missing_bits(set);
+    if (missing == 0) {
+      *kernels = set;
+      return SPLITKV_OK;
+    }
+    if (isa == SPLITKV_ISA_AUTO) continue;
+    return spl_fail(error, SPLITKV_ERROR_ISA_UNAVAILABLE, "problem.isa", number,
+                    "%s needs %s, this CPU lacks %s", set->name, entries[i].needs,
+                    spl_cpu_bits_text(missing));
+  }
+  return spl_fail(error, SPLITKV_ERROR_ISA_UNAVAILABLE, "problem.isa", number,
+                  "%s is not in this build", isa_names[number]);
+}
+
+int64_t splitkv_kernel_set_count(void) {
+  return N_ENTRIES;
+}
+
+splitkv_status splitkv_kernel_set_get(int64_t index, splitkv_kernel_set_info *info,
+                                      splitkv_error *error) {
+  if (info == NULL) return spl_fail_null(error, "info");
+  const splitkv_status status = spl_check_struct_size(error, "info.struct_size", info->struct_size,
+                                                      sizeof *info, sizeof *info);
+  if (status != SPLITKV_OK) return status;
+  if (index < 0 || index >= N_ENTRIES) {
+    return spl_fail(error, SPLITKV_ERROR_INDEX, "index", index, "%lld is outside 0..%d",
+                    (long long)index, N_ENTRIES - 1);
+  }
+  const spl_kernel_set *best = NULL;
+  (void)spl_choose_kernels(SPLITKV_ISA_AUTO, &best, NULL);
+  const spl_kernel_set *set = entries[index].set;
+  info->name = set->name;
+  info->isa = (splitkv_isa)set->isa;
+  info->arithmetic = set->arithmetic;
+  info->needs = entries[index].needs;
+  info->missing = spl_cpu_bits_text(missing_bits(set));
+  info->is_usable = missing_bits(set) == 0;
+  info->is_default = set == best;
+  return SPLITKV_OK;
+}
+
+int64_t splitkv_probe_multiply_add(splitkv_isa isa, int64_t n_fma, float *sink) {
+  const spl_kernel_set *set = NULL;
+  if (sink == NULL || spl_choose_kernels(isa, &set, NULL) != SPLITKV_OK) return 0;
+  return set->probe_multiply_add(n_fma, sink);
+}
+
+int64_t splitkv_probe_read(splitkv_isa isa, const void *data, size_t size_bytes,
+                           size_t prefetch_bytes, uint32_t *sink) {
+  const spl_kernel_set *set = NULL;
+  if (data == NULL || sink == NULL || spl_choose_kernels(isa, &set, NULL) != SPLITKV_OK) return 0;
+  return set->probe_read(data, size_bytes, prefetch_bytes, sink);
+}

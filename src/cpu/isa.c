@@ -1,0 +1,62 @@
+/* CPU detection. On x86-64 a feature counts only if XCR0 says that the OS saves its registers.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "isa.h"
+
+#if defined(__x86_64__) || defined(_M_X64)
+#include <cpuid.h>
+
+static uint64_t read_xcr0(void) {
+  uint32_t low = 0, high = 0;
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return ((uint64_t)high << 32) | low;
+}
+
+uint32_t spl_cpu_bits(void) {
+  uint32_t a = 0, b = 0, c = 0, d = 0;
+  if (!__get_cpuid(1, &a, &b, &c, &d)) return 0;
+  const uint32_t osxsave = 1u << 27, avx = 1u << 28;
+  if ((c & osxsave) == 0 || (c & avx) == 0) return 0;
+  const uint64_t xcr0 = read_xcr0();
+  const uint64_t ymm_state = 0x6, zmm_state = 0xe6;
+  if ((xcr0 & ymm_state) != ymm_state) return 0;
+
+  uint32_t bits = 0;
+  if (c & (1u << 12)) bits |= SPL_CPU_FMA;
+  if (c & (1u << 29)) bits |= SPL_CPU_F16C;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return bits;
+  if (b & (1u << 5)) bits |= SPL_CPU_AVX2;
+  const uint32_t f = 1u << 16, dq = 1u << 17, bw = 1u << 30, vl = 1u << 31;
+  const uint32_t all = f | dq | bw | vl;
+  if ((b & all) == all && (xcr0 & zmm_state) == zmm_state) bits |= SPL_CPU_AVX512;
+  return bits;
+}
+#elif defined(__aarch64__)
+uint32_t spl_cpu_bits(void) {
+  return SPL_CPU_NEON;
+}
+#else
+uint32_t spl_cpu_bits(void) {
+  return 0;
+}
+#endif
+
+const char *spl_cpu_bits_text(uint32_t bits) {
+  static const char *const x86[16] = {"",
+                                      "AVX2",
+                                      "FMA",
+                                      "AVX2 FMA",
+                                      "F16C",
+                                      "AVX2 F16C",
+                                      "FMA F16C",
+                                      "AVX2 FMA F16C",
+                                      "AVX-512",
+                                      "AVX2 AVX-512",
+                                      "FMA AVX-512",
+                                      "AVX2 FMA AVX-512",
+                                      "F16C AVX-512",
+                                      "AVX2 F16C AVX-512",
+                                      "FMA F16C AVX-512",
+                                      "AVX2 FMA F16C AVX-512"};
+  return (bits & SPL_CPU_NEON) ? "NEON" : x86[bits & 15];
+}

@@ -1,0 +1,82 @@
+/* The kernel contract: what a kernel set offers, and what holds before and after each call.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Kernels know rows, heads and tokens of one KV head. They know no batch, no page and no plan.
+ * Rules for all of them:
+ *  - No kernel reads or writes a byte outside the elements named here: vector tails are masked.
+ *  - No alignment beyond the element's own is needed.
+ *  - Kernels hold no state, allocate nothing, and may run on any number of threads at once.
+ *  - Sets of one arithmetic class give the same bits for the same arguments (docs/numerics.md). */
+#ifndef SPL_CPU_KERNELS_H
+#define SPL_CPU_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Lanes of the vectors that the arithmetic is written in, whatever the machine has. */
+#define SPL_LANES 16
+/* Most tokens of one tile. Softmax state moves once per tile. */
+#define SPL_TILE_TOKENS 64
+/* Tiles whose sums are added plainly before they are folded into the compensated sum. */
+#define SPL_FOLD_TILES 16
+
+/* Index of kernels by storage type; the values of splitkv_dtype. */
+enum { SPL_DTYPE_F32, SPL_DTYPE_F16, SPL_DTYPE_BF16, SPL_N_DTYPES };
+
+/* Running attention state of the query heads that share one KV head. Rows are d_padded or
+ * dv_padded floats apart: head_dim rounded up to SPL_LANES. All pointers to caller memory. */
+typedef struct spl_group {
+  int64_t n_heads; /* >= 1 */
+  int64_t d, dv;   /* channels of K and of V */
+  int64_t d_padded, dv_padded;
+  float score_scale;      /* scale * log2(e): scores are in base 2 */
+  int64_t score_stride;   /* floats per row of scores, a multiple of SPL_LANES */
+  float *q;               /* [n_heads][d_padded], zero beyond d */
+  float *acc;             /* [n_heads][dv_padded] sum of p * v since the last fold */
+  float *sum_hi, *sum_lo; /* [n_heads][dv_padded] folded sums; unset while n_folds == 0 */
+  float *scores;          /* [n_heads][score_stride] of one tile */
+  float *max;             /* [n_heads] integer m: weights are 2^(score - m) */
+  double *weight;         /* [n_heads] sum of the weights */
+  int64_t n_tiles;        /* since the last fold */
+  int64_t n_folds;
+} spl_group;
+
+/* The tokens of one tile: addresses of their K and V rows. Entries of k_rows up to n_tokens rounded
+ * up to SPL_LANES are valid addresses of attended rows (the last one repeats). next_* are rows that
+ * the following tile will read: asked for ahead, never read. */
+typedef struct spl_tile {
+  int64_t n_tokens; /* 1 .. SPL_TILE_TOKENS, at most score_stride */
+  const unsigned char *const *k_rows, *const *v_rows;
+  int64_t n_next;
+  const unsigned char *const *next_k_rows, *const *next_v_rows;
+} spl_tile;
+
+typedef struct spl_kernel_set {
+  const char *name;
+  const char *arithmetic;
+  int isa;           /* splitkv_isa */
+  uint32_t cpu_bits; /* SPL_CPU_* that it needs */
+
+  /* Adds one tile to the state. Scores, softmax, P.V; folds after SPL_FOLD_TILES tiles. */
+  void (*attend[SPL_N_DTYPES])(spl_group *group, const spl_tile *tile);
+  /* Ends the sum of head h: acc row = all of sum p * v, in f32. Once per head, no tile after it. */
+  void (*finish)(const spl_group *group, int64_t h);
+  /* row[c] /= weight for c < n_padded, unless weight is 0. */
+  void (*normalize)(float *row, int64_t n_padded, float weight);
+  /* dst[0..n) = src as f32; dst up to n rounded up to SPL_LANES = 0. */
+  void (*load_row[SPL_N_DTYPES])(float *dst, const void *src, int64_t n);
+  /* dst[0..n) = src rounded to nearest even, NaNs canonical. src is readable up to n rounded up. */
+  void (*store_row[SPL_N_DTYPES])(void *dst, const float *src, int64_t n);
+
+  /* Probes for benchmarks: see splitkv/probe.h. */
+  int64_t (*probe_multiply_add)(int64_t n_fma, float *sink);
+  int64_t (*probe_read)(const void *data, size_t size_bytes, size_t prefetch_bytes, uint32_t *sink);
+} spl_kernel_set;
+
+/* Every set of this build, best first: kernels.def. */
+#define SPL_KERNEL_SET(name, text) extern const spl_kernel_set spl_kernels_##name;
+#include "kernels.def"
+#undef SPL_KERNEL_SET
+
+#endif

@@ -1,0 +1,166 @@
+/* The vector vocabulary on AVX2 with FMA and F16C: two registers are one vf.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef SPL_CPU_VEC_AVX2_H
+#define SPL_CPU_VEC_AVX2_H
+
+#include <immintrin.h>
+
+#include "vec_common.h"
+
+typedef struct vf {
+  __m256 lo, hi; /* lanes 0-7, 8-15 */
+} vf;
+
+#define SPL_QK_ACC 4
+#define SPL_QK_HEADS 2
+#define SPL_PV_ACC 4
+#define SPL_PROBE_CHAINS 6
+
+#define VF_ROUND (_MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
+
+SPL_INLINE vf vf_make(__m256 lo, __m256 hi) {
+  const vf r = {lo, hi};
+  return r;
+}
+SPL_INLINE vf vf_set1(float x) {
+  return vf_make(_mm256_set1_ps(x), _mm256_set1_ps(x));
+}
+SPL_INLINE vf vf_load(const float *p) {
+  return vf_make(_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8));
+}
+SPL_INLINE void vf_store(float *p, vf x) {
+  _mm256_storeu_ps(p, x.lo);
+  _mm256_storeu_ps(p + 8, x.hi);
+}
+/* Tails go through a copy: masked loads of 16-bit elements do not exist here. */
+SPL_INLINE vf vf_load_tail(const float *p, int n) {
+  float copy[SPL_LANES] = {0};
+  memcpy(copy, p, (size_t)n * sizeof *p);
+  return vf_load(copy);
+}
+SPL_INLINE void vf_store_tail(float *p, vf x, int n) {
+  float copy[SPL_LANES];
+  vf_store(copy, x);
+  memcpy(p, copy, (size_t)n * sizeof *p);
+}
+SPL_INLINE __m128i vf_load_halfwords(const uint16_t *p) {
+  return _mm_loadu_si128((const __m128i *)(const void *)p);
+}
+SPL_INLINE vf vf_load_f16(const uint16_t *p) {
+  return vf_make(_mm256_cvtph_ps(vf_load_halfwords(p)), _mm256_cvtph_ps(vf_load_halfwords(p + 8)));
+}
+SPL_INLINE __m256 vf_from_bf16(__m128i x) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(x), 16));
+}
+SPL_INLINE vf vf_load_bf16(const uint16_t *p) {
+  return vf_make(vf_from_bf16(vf_load_halfwords(p)), vf_from_bf16(vf_load_halfwords(p + 8)));
+}
+SPL_INLINE vf vf_load_f16_tail(const uint16_t *p, int n) {
+  uint16_t copy[SPL_LANES] = {0};
+  memcpy(copy, p, (size_t)n * sizeof *p);
+  return vf_load_f16(copy);
+}
+SPL_INLINE vf vf_load_bf16_tail(const uint16_t *p, int n) {
+  uint16_t copy[SPL_LANES] = {0};
+  memcpy(copy, p, (size_t)n * sizeof *p);
+  return vf_load_bf16(copy);
+}
+
+#define VF_BINARY(name, op)                                                                        \
+  SPL_INLINE vf name(vf a, vf b) {                                                                 \
+    return vf_make(op(a.lo, b.lo), op(a.hi, b.hi));                                                \
+  }
+VF_BINARY(vf_add, _mm256_add_ps)
+VF_BINARY(vf_sub, _mm256_sub_ps)
+VF_BINARY(vf_mul, _mm256_mul_ps)
+VF_BINARY(vf_div, _mm256_div_ps)
+VF_BINARY(vf_max, _mm256_max_ps)
+#undef VF_BINARY
+
+SPL_INLINE vf vf_fma(vf a, vf b, vf c) {
+  return vf_make(_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi));
+}
+SPL_INLINE vf vf_rint(vf x) {
+  return vf_make(_mm256_round_ps(x.lo, VF_ROUND), _mm256_round_ps(x.hi, VF_ROUND));
+}
+SPL_INLINE vf vf_select_lt(vf a, vf b, vf x, vf y) {
+  return vf_make(_mm256_blendv_ps(y.lo, x.lo, _mm256_cmp_ps(a.lo, b.lo, _CMP_LT_OQ)),
+                 _mm256_blendv_ps(y.hi, x.hi, _mm256_cmp_ps(a.hi, b.hi, _CMP_LT_OQ)));
+}
+SPL_INLINE int vf_any_gt(vf a, vf b) {
+  return _mm256_movemask_ps(_mm256_or_ps(_mm256_cmp_ps(a.lo, b.lo, _CMP_GT_OQ),
+                                         _mm256_cmp_ps(a.hi, b.hi, _CMP_GT_OQ))) != 0;
+}
+SPL_INLINE vf vf_canonical(vf x) {
+  const __m256 nan = _mm256_set1_ps(scalar_from_bits(0x7fc00000u));
+  return vf_make(_mm256_blendv_ps(x.lo, nan, _mm256_cmp_ps(x.lo, x.lo, _CMP_UNORD_Q)),
+                 _mm256_blendv_ps(x.hi, nan, _mm256_cmp_ps(x.hi, x.hi, _CMP_UNORD_Q)));
+}
+/* Adds n to the exponent. A NaN in n converts to 0x80000000, which the shift removes. */
+SPL_INLINE __m256 vf_scale_half(__m256 x, __m256 n) {
+  const __m256i shift = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
+  return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(x), shift));
+}
+SPL_INLINE vf vf_scale(vf x, vf n) {
+  return vf_make(vf_scale_half(x.lo, n.lo), vf_scale_half(x.hi, n.hi));
+}
+
+SPL_INLINE void vf_to_f16(uint16_t *p, vf x) {
+  const vf c = vf_canonical(x);
+  _mm_storeu_si128((__m128i *)(void *)p, _mm256_cvtps_ph(c.lo, VF_ROUND));
+  _mm_storeu_si128((__m128i *)(void *)(p + 8), _mm256_cvtps_ph(c.hi, VF_ROUND));
+}
+SPL_INLINE __m256i vf_bf16_bits(__m256 x) {
+  const __m256i bits = _mm256_castps_si256(x);
+  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+  const __m256i up = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+  const __m256 nan = _mm256_cmp_ps(x, x, _CMP_UNORD_Q);
+  return _mm256_blendv_epi8(_mm256_srli_epi32(up, 16), _mm256_set1_epi32(0x7fc0),
+                            _mm256_castps_si256(nan));
+}
+SPL_INLINE void vf_to_bf16(uint16_t *p, vf x) {
+  const __m256i packed = _mm256_packus_epi32(vf_bf16_bits(x.lo), vf_bf16_bits(x.hi));
+  _mm256_storeu_si256((__m256i *)(void *)p, _mm256_permute4x64_epi64(packed, 0xd8));
+}
+
+SPL_INLINE float vf_sum(vf x) {
+  const __m256 r8 = _mm256_add_ps(x.lo, x.hi);
+  const __m128 r4 = _mm_add_ps(_mm256_castps256_ps128(r8), _mm256_extractf128_ps(r8, 1));
+  const __m128 r2 = _mm_add_ps(r4, _mm_movehl_ps(r4, r4));
+  return _mm_cvtss_f32(_mm_add_ss(r2, _mm_movehdup_ps(r2)));
+}
+SPL_INLINE float vf_hmax(vf x) {
+  const __m256 m8 = _mm256_max_ps(x.lo, x.hi);
+  const __m128 m4 = _mm_max_ps(_mm256_castps256_ps128(m8), _mm256_extractf128_ps(m8, 1));
+  const __m128 m2 = _mm_max_ps(m4, _mm_movehl_ps(m4, m4));
+  return _mm_cvtss_f32(_mm_max_ss(m2, _mm_movehdup_ps(m2)));
+}
+
+/* The tree sums of four vectors; lane i belongs to acc[i]. */
+SPL_INLINE __m128 vf_sums4(const vf *acc) {
+  const __m256 a = _mm256_add_ps(acc[0].lo, acc[0].hi), b = _mm256_add_ps(acc[1].lo, acc[1].hi);
+  const __m256 c = _mm256_add_ps(acc[2].lo, acc[2].hi), d = _mm256_add_ps(acc[3].lo, acc[3].hi);
+  /* [a|c] and [b|d], four lanes each */
+  const __m256 ac =
+      _mm256_add_ps(_mm256_permute2f128_ps(a, c, 0x20), _mm256_permute2f128_ps(a, c, 0x31));
+  const __m256 bd =
+      _mm256_add_ps(_mm256_permute2f128_ps(b, d, 0x20), _mm256_permute2f128_ps(b, d, 0x31));
+  /* [a a b b | c c d d] */
+  const __m256 abcd =
+      _mm256_add_ps(_mm256_shuffle_ps(ac, bd, 0x44), _mm256_shuffle_ps(ac, bd, 0xee));
+  const __m128 ab = _mm256_castps256_ps128(abcd), cd = _mm256_extractf128_ps(abcd, 1);
+  return _mm_add_ps(_mm_shuffle_ps(ab, cd, 0x88), _mm_shuffle_ps(ab, cd, 0xdd));
+}
+/* (nh, nt) is (1, 4) or (2, 2). */
+SPL_INLINE void vf_store_sums(float *dst, int64_t stride, const vf *acc, int nh, int nt, float c) {
+  const __m128 s = _mm_mul_ps(vf_sums4(acc), _mm_set1_ps(c));
+  if (nt == 4) {
+    _mm_storeu_ps(dst, s);
+    return;
+  }
+  _mm_storel_pi((__m64 *)(void *)dst, s);
+  if (nh > 1) _mm_storeh_pi((__m64 *)(void *)(dst + stride), s);
+}
+
+#endif

@@ -1,0 +1,152 @@
+/* The vector vocabulary on AArch64 NEON: four registers are one vf.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef SPL_CPU_VEC_NEON_H
+#define SPL_CPU_VEC_NEON_H
+
+#include <arm_neon.h>
+
+#include "vec_common.h"
+
+typedef struct vf {
+  float32x4_t part[4];
+} vf;
+
+#define SPL_QK_ACC 4
+#define SPL_QK_HEADS 2
+#define SPL_PV_ACC 4
+#define SPL_PROBE_CHAINS 6
+
+#define VF_PARTS(i) SPL_UNROLL for (int i = 0; i < 4; i++)
+
+SPL_INLINE vf vf_set1(float x) {
+  vf r;
+  VF_PARTS(i) r.part[i] = vdupq_n_f32(x);
+  return r;
+}
+SPL_INLINE vf vf_load(const float *p) {
+  vf r;
+  VF_PARTS(i) r.part[i] = vld1q_f32(p + 4 * i);
+  return r;
+}
+SPL_INLINE void vf_store(float *p, vf x) {
+  VF_PARTS(i) vst1q_f32(p + 4 * i, x.part[i]);
+}
+SPL_INLINE vf vf_load_tail(const float *p, int n) {
+  float copy[SPL_LANES] = {0};
+  memcpy(copy, p, (size_t)n * sizeof *p);
+  return vf_load(copy);
+}
+SPL_INLINE void vf_store_tail(float *p, vf x, int n) {
+  float copy[SPL_LANES];
+  vf_store(copy, x);
+  memcpy(p, copy, (size_t)n * sizeof *p);
+}
+SPL_INLINE vf vf_load_f16(const uint16_t *p) {
+  vf r;
+  VF_PARTS(i) r.part[i] = vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p + 4 * i)));
+  return r;
+}
+SPL_INLINE vf vf_load_bf16(const uint16_t *p) {
+  vf r;
+  VF_PARTS(i) r.part[i] = vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + 4 * i), 16));
+  return r;
+}
+SPL_INLINE vf vf_load_f16_tail(const uint16_t *p, int n) {
+  uint16_t copy[SPL_LANES] = {0};
+  memcpy(copy, p, (size_t)n * sizeof *p);
+  return vf_load_f16(copy);
+}
+SPL_INLINE vf vf_load_bf16_tail(const uint16_t *p, int n) {
+  uint16_t copy[SPL_LANES] = {0};
+  memcpy(copy, p, (size_t)n * sizeof *p);
+  return vf_load_bf16(copy);
+}
+
+#define VF_BINARY(name, op)                                                                        \
+  SPL_INLINE vf name(vf a, vf b) {                                                                 \
+    vf r;                                                                                          \
+    VF_PARTS(i) r.part[i] = op(a.part[i], b.part[i]);                                              \
+    return r;                                                                                      \
+  }
+/* a > b ? a : b, so that a NaN gives b: vmaxq_f32 would give the NaN. */
+SPL_INLINE float32x4_t vf_max_part(float32x4_t a, float32x4_t b) {
+  return vbslq_f32(vcgtq_f32(a, b), a, b);
+}
+VF_BINARY(vf_add, vaddq_f32)
+VF_BINARY(vf_sub, vsubq_f32)
+VF_BINARY(vf_mul, vmulq_f32)
+VF_BINARY(vf_div, vdivq_f32)
+VF_BINARY(vf_max, vf_max_part)
+#undef VF_BINARY
+
+SPL_INLINE vf vf_fma(vf a, vf b, vf c) {
+  vf r;
+  VF_PARTS(i) r.part[i] = vfmaq_f32(c.part[i], a.part[i], b.part[i]);
+  return r;
+}
+SPL_INLINE vf vf_rint(vf x) {
+  vf r;
+  VF_PARTS(i) r.part[i] = vrndnq_f32(x.part[i]);
+  return r;
+}
+SPL_INLINE vf vf_select_lt(vf a, vf b, vf x, vf y) {
+  vf r;
+  VF_PARTS(i) r.part[i] = vbslq_f32(vcltq_f32(a.part[i], b.part[i]), x.part[i], y.part[i]);
+  return r;
+}
+SPL_INLINE int vf_any_gt(vf a, vf b) {
+  uint32x4_t any = vdupq_n_u32(0);
+  VF_PARTS(i) any = vorrq_u32(any, vcgtq_f32(a.part[i], b.part[i]));
+  return vmaxvq_u32(any) != 0;
+}
+SPL_INLINE vf vf_canonical(vf x) {
+  vf r;
+  const float32x4_t nan = vreinterpretq_f32_u32(vdupq_n_u32(0x7fc00000u));
+  VF_PARTS(i) r.part[i] = vbslq_f32(vceqq_f32(x.part[i], x.part[i]), x.part[i], nan);
+  return r;
+}
+/* Adds n to the exponent; a NaN in n converts to 0. */
+SPL_INLINE vf vf_scale(vf x, vf n) {
+  vf r;
+  VF_PARTS(i) {
+    const int32x4_t shift = vshlq_n_s32(vcvtq_s32_f32(n.part[i]), 23);
+    r.part[i] = vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(x.part[i]), shift));
+  }
+  return r;
+}
+SPL_INLINE void vf_to_f16(uint16_t *p, vf x) {
+  const vf c = vf_canonical(x);
+  VF_PARTS(i) vst1_u16(p + 4 * i, vreinterpret_u16_f16(vcvt_f16_f32(c.part[i])));
+}
+SPL_INLINE void vf_to_bf16(uint16_t *p, vf x) {
+  VF_PARTS(i) {
+    const uint32x4_t bits = vreinterpretq_u32_f32(x.part[i]);
+    const uint32x4_t odd = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
+    const uint32x4_t up = vaddq_u32(vaddq_u32(bits, vdupq_n_u32(0x7fff)), odd);
+    const uint32x4_t number = vceqq_f32(x.part[i], x.part[i]);
+    const uint32x4_t r = vbslq_u32(number, vshrq_n_u32(up, 16), vdupq_n_u32(0x7fc0));
+    vst1_u16(p + 4 * i, vmovn_u32(r));
+  }
+}
+SPL_INLINE float vf_sum(vf x) {
+  const float32x4_t lo = vaddq_f32(x.part[0], x.part[2]), hi = vaddq_f32(x.part[1], x.part[3]);
+  const float32x4_t r4 = vaddq_f32(lo, hi);
+  const float32x2_t r2 = vadd_f32(vget_low_f32(r4), vget_high_f32(r4));
+  return vget_lane_f32(r2, 0) + vget_lane_f32(r2, 1);
+}
+SPL_INLINE float vf_hmax(vf x) {
+  const float32x4_t lo = vf_max_part(x.part[0], x.part[1]), hi = vf_max_part(x.part[2], x.part[3]);
+  const float32x4_t m = vf_max_part(lo, hi);
+  const float a = vgetq_lane_f32(m, 0), b = vgetq_lane_f32(m, 1);
+  const float c = vgetq_lane_f32(m, 2), d = vgetq_lane_f32(m, 3);
+  const float ab = a > b ? a : b, cd = c > d ? c : d;
+  return ab > cd ? ab : cd;
+}
+SPL_INLINE void vf_store_sums(float *dst, int64_t stride, const vf *acc, int nh, int nt, float c) {
+  SPL_UNROLL for (int h = 0; h < nh; h++) {
+    SPL_UNROLL for (int t = 0; t < nt; t++) dst[h * stride + t] = vf_sum(acc[h * nt + t]) * c;
+  }
+}
+
+#endif

@@ -1,0 +1,174 @@
+/* The vector vocabulary in plain C: 16 lanes in an array. The definition of what the other
+ * vocabularies must give, bit for bit.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef SPL_CPU_VEC_SCALAR_H
+#define SPL_CPU_VEC_SCALAR_H
+
+#include "vec_common.h"
+
+typedef struct vf {
+  float lane[SPL_LANES];
+} vf;
+
+/* Accumulators (of one vf each) that the register file holds in a block. */
+#define SPL_QK_ACC 4
+#define SPL_QK_HEADS 2
+#define SPL_PV_ACC 4
+#define SPL_PROBE_CHAINS 4
+
+#define VF_EACH(i) for (int i = 0; i < SPL_LANES; i++)
+
+#if defined(__FP_FAST_FMAF)
+SPL_INLINE float scalar_fma(float a, float b, float c) {
+  return __builtin_fmaf(a, b, c);
+}
+#else
+/* Correctly rounded a*b+c without an FMA instruction: the product is exact in double; the sum is
+ * rounded to odd there, so that the rounding to float is the only one (Boldo and Melquiond, 2008,
+ * "Emulation of FMA and correctly rounded sums"). */
+SPL_INLINE float scalar_fma(float a, float b, float c) {
+  const double product = (double)a * (double)b, addend = (double)c;
+  double sum = product + addend;
+  const double back = sum - product;
+  const double error = (product - (sum - back)) + (addend - back);
+  if (error > 0 || error < 0) {
+    uint64_t bits;
+    memcpy(&bits, &sum, sizeof bits);
+    if ((bits & 1) == 0) {
+      bits = (error > 0) == (sum > 0) ? bits + 1 : bits - 1;
+      memcpy(&sum, &bits, sizeof sum);
+    }
+  }
+  return (float)sum;
+}
+#endif
+
+SPL_INLINE vf vf_set1(float x) {
+  vf r;
+  VF_EACH(i) r.lane[i] = x;
+  return r;
+}
+SPL_INLINE vf vf_load(const float *p) {
+  vf r;
+  memcpy(r.lane, p, sizeof r.lane);
+  return r;
+}
+SPL_INLINE void vf_store(float *p, vf x) {
+  memcpy(p, x.lane, sizeof x.lane);
+}
+SPL_INLINE vf vf_load_tail(const float *p, int n) {
+  vf r = vf_set1(0);
+  memcpy(r.lane, p, (size_t)n * sizeof *p);
+  return r;
+}
+SPL_INLINE void vf_store_tail(float *p, vf x, int n) {
+  memcpy(p, x.lane, (size_t)n * sizeof *p);
+}
+
+SPL_INLINE vf vf_load_f16(const uint16_t *p) {
+  vf r;
+  VF_EACH(i) r.lane[i] = scalar_from_f16(p[i]);
+  return r;
+}
+SPL_INLINE vf vf_load_bf16(const uint16_t *p) {
+  vf r;
+  VF_EACH(i) r.lane[i] = scalar_from_bits((uint32_t)p[i] << 16);
+  return r;
+}
+SPL_INLINE vf vf_load_f16_tail(const uint16_t *p, int n) {
+  uint16_t copy[SPL_LANES] = {0};
+  memcpy(copy, p, (size_t)n * sizeof *p);
+  return vf_load_f16(copy);
+}
+SPL_INLINE vf vf_load_bf16_tail(const uint16_t *p, int n) {
+  uint16_t copy[SPL_LANES] = {0};
+  memcpy(copy, p, (size_t)n * sizeof *p);
+  return vf_load_bf16(copy);
+}
+SPL_INLINE void vf_to_f16(uint16_t *p, vf x) {
+  VF_EACH(i) p[i] = scalar_to_f16(x.lane[i]);
+}
+SPL_INLINE void vf_to_bf16(uint16_t *p, vf x) {
+  VF_EACH(i) p[i] = scalar_to_bf16(x.lane[i]);
+}
+
+#define VF_BINARY(name, expression)                                                                \
+  SPL_INLINE vf name(vf x, vf y) {                                                                 \
+    vf r;                                                                                          \
+    VF_EACH(i) {                                                                                   \
+      const float a = x.lane[i], b = y.lane[i];                                                    \
+      r.lane[i] = expression;                                                                      \
+    }                                                                                              \
+    return r;                                                                                      \
+  }
+VF_BINARY(vf_add, a + b)
+VF_BINARY(vf_sub, a - b)
+VF_BINARY(vf_mul, (a) * (b))
+VF_BINARY(vf_div, a / b)
+VF_BINARY(vf_max, a > b ? a : b)
+#undef VF_BINARY
+
+SPL_INLINE vf vf_fma(vf a, vf b, vf c) {
+  vf r;
+  VF_EACH(i) r.lane[i] = scalar_fma(a.lane[i], b.lane[i], c.lane[i]);
+  return r;
+}
+/* To the nearest integer, ties to even; |x| < 2^22, NaN and infinities pass through. */
+SPL_INLINE vf vf_rint(vf x) {
+  vf r;
+  const float magic = 12582912.0f; /* 1.5 * 2^23 */
+  VF_EACH(i) r.lane[i] = (x.lane[i] + magic) - magic;
+  return r;
+}
+/* a < b ? x : y; a NaN takes y. */
+SPL_INLINE vf vf_select_lt(vf a, vf b, vf x, vf y) {
+  vf r;
+  VF_EACH(i) r.lane[i] = a.lane[i] < b.lane[i] ? x.lane[i] : y.lane[i];
+  return r;
+}
+SPL_INLINE int vf_any_gt(vf a, vf b) {
+  int any = 0;
+  VF_EACH(i) any |= a.lane[i] > b.lane[i];
+  return any;
+}
+/* NaN becomes the one quiet NaN 0x7fc00000. */
+SPL_INLINE vf vf_canonical(vf x) {
+  vf r;
+  VF_EACH(i) r.lane[i] = x.lane[i] == x.lane[i] ? x.lane[i] : scalar_from_bits(0x7fc00000u);
+  return r;
+}
+/* x * 2^n for integral n in -125 .. 0 and x in [2^-0.5, 2^0.5]; NaN in either gives NaN. */
+SPL_INLINE vf vf_scale(vf x, vf n) {
+  vf r;
+  VF_EACH(i) {
+    const int shift = n.lane[i] == n.lane[i] ? (int)n.lane[i] : 0;
+    uint32_t bits;
+    memcpy(&bits, &x.lane[i], sizeof bits);
+    r.lane[i] =
+        x.lane[i] == x.lane[i] ? scalar_from_bits(bits + ((uint32_t)shift << 23)) : x.lane[i];
+  }
+  return r;
+}
+/* The fixed tree: lanes i and i+8, i and i+4, i and i+2, 0 and 1. */
+SPL_INLINE float vf_sum(vf x) {
+  for (int half = SPL_LANES / 2; half >= 1; half /= 2) {
+    for (int i = 0; i < half; i++)
+      x.lane[i] += x.lane[i + half];
+  }
+  return x.lane[0];
+}
+SPL_INLINE float vf_hmax(vf x) {
+  float m = x.lane[0];
+  for (int i = 1; i < SPL_LANES; i++)
+    m = x.lane[i] > m ? x.lane[i] : m;
+  return m;
+}
+SPL_INLINE void vf_store_sums(float *dst, int64_t stride, const vf *acc, int nh, int nt, float c) {
+  for (int h = 0; h < nh; h++) {
+    for (int t = 0; t < nt; t++)
+      dst[h * stride + t] = vf_sum(acc[h * nt + t]) * c;
+  }
+}
+
+#endif

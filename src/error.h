@@ -1,0 +1,27 @@
+/* One way to refuse: fill the caller's error and return its status.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef SPL_ERROR_H
+#define SPL_ERROR_H
+
+#include <splitkv/splitkv.h>
+
+#if defined(__GNUC__)
+#define SPL_PRINTF(text, first) __attribute__((format(printf, text, first)))
+#else
+#define SPL_PRINTF(text, first)
+#endif
+
+/* Writes status, field, value and the sentence to *error unless it is NULL. Returns status. */
+splitkv_status spl_fail(splitkv_error *error, splitkv_status status, const char *field,
+                        int64_t value, const char *format, ...) SPL_PRINTF(5, 6);
+
+/* A required pointer that is null. */
+splitkv_status spl_fail_null(splitkv_error *error, const char *field);
+
+/* Is this struct_size one that this library knows? `known` is sizeof the struct here, `oldest` the
+ * size of its first published form. */
+splitkv_status spl_check_struct_size(splitkv_error *error, const char *field, size_t struct_size,
+                                     size_t oldest, size_t known);
+
+#endif

@@ -1,0 +1,481 @@
+/* Lengths → plan. Two passes over the lengths: the first checks and measures and writes nothing,
+ * so that an error leaves the storage alone; the second cannot fail.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "plan.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "checked.h"
+#include "error.h"
+
+/* ── measuring a batch ──────────────────────────────────────────────────────────────────────── */
+
+typedef struct measure {
+  int64_t total_cost, total_tokens, longest_piece;
+  int64_t n_slots;      /* where the rule cuts; for AUTO the most that n_workers can make */
+  int64_t n_merge_runs; /* most */
+} measure;
+
+static splitkv_status fail_overflow(splitkv_error *error, const char *field, int64_t value) {
+  return spl_fail(error, SPLITKV_ERROR_OVERFLOW, field, value,
+                  "with %lld a size does not fit in 64 bits", (long long)value);
+}
+
+static int64_t load_length(const splitkv_batch *batch, int64_t r) {
+  return batch->kv_lens_type == SPLITKV_I32 ? ((const int32_t *)batch->kv_lens)[r]
+                                            : ((const int64_t *)batch->kv_lens)[r];
+}
+
+static splitkv_status check_batch(const splitkv_batch *batch, const spl_shape *shape,
+                                  splitkv_error *error) {
+  if (batch == NULL) return spl_fail_null(error, "batch");
+  const splitkv_status status = spl_check_struct_size(
+      error, "batch.struct_size", batch->struct_size, sizeof *batch, sizeof *batch);
+  if (status != SPLITKV_OK) return status;
+  if (batch->n_requests < 0) {
+    return spl_fail(error, SPLITKV_ERROR_N_REQUESTS, "batch.n_requests", batch->n_requests,
+                    "%lld is negative", (long long)batch->n_requests);
+  }
+  if (batch->n_workers < 1 || batch->n_workers > SPLITKV_MAX_WORKERS) {
+    return spl_fail(error, SPLITKV_ERROR_N_WORKERS, "batch.n_workers", batch->n_workers,
+                    "%lld is outside 1..%d", (long long)batch->n_workers, SPLITKV_MAX_WORKERS);
+  }
+  if (spl_index_bytes(batch->kv_lens_type) == 0) {
+    return spl_fail(error, SPLITKV_ERROR_INDEX_TYPE, "batch.kv_lens_type", (int)batch->kv_lens_type,
+                    "%d is no index type", (int)batch->kv_lens_type);
+  }
+  if (batch->n_requests > 0 && batch->kv_lens == NULL) return spl_fail_null(error, "batch.kv_lens");
+  /* Rows of out lie apart, requests outside heads or heads outside requests. */
+  const int64_t n = batch->n_requests, heads = shape->problem.n_heads_q;
+  const int64_t dim = shape->problem.head_dim_v;
+  int64_t heads_end = dim, requests_end = dim, q_end = 0, entries = 0, all = 0;
+  if (!spl_mul_add(shape->out_head, heads - 1, &heads_end) ||
+      !spl_mul_add(shape->out_request, spl_max(n - 1, 0), &requests_end) ||
+      !spl_add(heads_end, requests_end, &all) || !spl_mul(all, shape->out_bytes, &all) ||
+      !spl_mul_add(shape->q_request, n, &q_end) || !spl_mul_add(shape->q_head, heads, &q_end) ||
+      !spl_mul(q_end, shape->q_bytes, &q_end) ||
+      !spl_mul(n, heads * (int64_t)sizeof(float), &all) ||
+      !spl_mul(n, shape->problem.table_width, &entries) ||
+      !spl_mul(entries, (int64_t)sizeof(int64_t), &entries)) {
+    return fail_overflow(error, "batch.n_requests", n);
+  }
+  if (n > 1 && shape->out_request < heads_end && shape->out_head < requests_end) {
+    return spl_fail(error, SPLITKV_ERROR_STRIDE, "problem.out_stride_request", shape->out_request,
+                    "with %lld rows of out overlap", (long long)shape->out_request);
+  }
+  return SPLITKV_OK;
+}
+
+static splitkv_status fail_length(splitkv_error *error, splitkv_status status, int64_t r,
+                                  int64_t length, int64_t most) {
+  char field[48];
+  (void)snprintf(field, sizeof field, "batch.kv_lens[%lld]", (long long)r);
+  if (status == SPLITKV_ERROR_KV_LEN) {
+    return spl_fail(error, status, field, length, "%lld is negative", (long long)length);
+  }
+  return spl_fail(error, status, field, length,
+                  "%lld tokens do not fit in a table row of %lld tokens", (long long)length,
+                  (long long)most);
+}
+
+static splitkv_status measure_batch(const spl_shape *shape, const splitkv_batch *batch, measure *m,
+                                    splitkv_error *error) {
+  const splitkv_problem *p = &shape->problem;
+  const bool is_auto = p->split_policy == SPLITKV_SPLIT_AUTO;
+  int64_t row_tokens = INT64_MAX;
+  if (p->table_format == SPLITKV_TABLE_DENSE &&
+      !spl_mul(p->table_width, p->page_size_tokens, &row_tokens)) {
+    row_tokens = INT64_MAX;
+  }
+  *m = (measure){0};
+  int64_t longest = 0, n_cut = 0;
+  for (int64_t r = 0; r < batch->n_requests; r++) {
+    const int64_t length = load_length(batch, r);
+    if (length < 0) return fail_length(error, SPLITKV_ERROR_KV_LEN, r, length, 0);
+    if (length > row_tokens) {
+      return fail_length(error, SPLITKV_ERROR_KV_LEN_TABLE, r, length, row_tokens);
+    }
+    int64_t cost = 0;
+    const int64_t n = spl_n_pieces(p, length);
+    if (!spl_request_cost(p, length, &cost) || !spl_add(m->total_cost, cost, &m->total_cost) ||
+        (n > 1 && !spl_mul_add(n, p->n_heads_kv, &m->n_slots))) {
+      return fail_overflow(error, "batch.kv_lens", length);
+    }
+    n_cut += n > 1;
+    m->total_tokens += length;
+    longest = spl_max(longest, spl_longest_piece(p, length));
+  }
+  m->longest_piece = longest;
+  m->n_merge_runs = n_cut;
+  if (is_auto && longest >= 2 * SPL_CUT_TOKENS) {
+    m->n_slots = 2 * (batch->n_workers - 1);
+    m->n_merge_runs = batch->n_workers - 1;
+  }
+  return SPLITKV_OK;
+}
+
+/* Scratch of all tasks in the workspace; 0 when one task's scratch fits on the stack. */
+static bool scratch_bound(const spl_shape *shape, int64_t longest_piece, int64_t n_workers,
+                          int64_t *stack_bytes, int64_t *region_bytes) {
+  *region_bytes = 0;
+  *stack_bytes = 0;
+  int64_t each = 0;
+  if (!spl_scratch_bytes(shape, longest_piece, &each)) return false;
+  if (each <= SPL_STACK_BYTES) {
+    *stack_bytes = each;
+    return true;
+  }
+  return spl_round_up(each, SPLITKV_ALIGNMENT, &each) && spl_mul(each, n_workers, region_bytes);
+}
+
+/* Bytes of a plan: the header, then its arrays. Pointers are set when plan is not NULL. */
+static bool place_plan(int64_t n_requests, int64_t n_workers, int64_t n_merge_runs,
+                       splitkv_plan *plan, int64_t *bytes) {
+  int64_t tasks = 0, merges = 0, lens = 0;
+  *bytes = 0;
+  if (!spl_round_up((int64_t)sizeof(splitkv_plan), SPLITKV_ALIGNMENT, &tasks)) return false;
+  merges = tasks;
+  if (!spl_mul_add(n_workers + 1, (int64_t)sizeof(spl_task), &merges)) return false;
+  lens = merges;
+  if (!spl_mul_add(n_merge_runs, (int64_t)sizeof(spl_merge_run), &lens)) return false;
+  *bytes = lens;
+  if (!spl_mul_add(n_requests, (int64_t)sizeof(int64_t), bytes)) return false;
+  if (plan == NULL) return true;
+  unsigned char *base = (unsigned char *)plan;
+  plan->tasks = (spl_task *)(void *)(base + tasks);
+  plan->merges = (spl_merge_run *)(void *)(base + merges);
+  plan->kv_lens = (int64_t *)(void *)(base + lens);
+  return true;
+}
+
+/* ── making the plan ────────────────────────────────────────────────────────────────────────── */
+
+static void add_merge(splitkv_plan *plan, int64_t request, int64_t head, int64_t n_heads,
+                      int64_t slot, int64_t n_splits) {
+  plan->merges[plan->n_merge_runs++] =
+      (spl_merge_run){request, head, n_heads, slot, n_splits, plan->n_merge_pairs};
+  plan->n_merge_pairs += n_heads;
+}
+
+/* AUTO: a cut inside an item splits it once more. The piece before the cut keeps its slot. */
+static void split_item(splitkv_plan *plan, const spl_place *cut) {
+  spl_merge_run *last = plan->n_merge_runs > 0 ? &plan->merges[plan->n_merge_runs - 1] : NULL;
+  if (last != NULL && last->request == cut->request && last->head == cut->head) {
+    last->n_splits++;
+    plan->n_slots++;
+    return;
+  }
+  add_merge(plan, cut->request, cut->head, 1, plan->n_slots, 2);
+  plan->n_slots += 2;
+}
+
+static bool same_place(const spl_place *a, const spl_place *b) {
+  return a->request == b->request && a->head == b->head && a->token == b->token;
+}
+
+/* A new task from `cut` on, unless the last one starts there too. */
+static void add_task(splitkv_plan *plan, const spl_place *cut, int64_t slots_before_request) {
+  if (same_place(&plan->tasks[plan->n_tasks - 1].start, cut)) return;
+  if (cut->request >= plan->n_requests) return;
+  const splitkv_problem *p = &plan->shape.problem;
+  int64_t slot = 0;
+  if (p->split_policy == SPLITKV_SPLIT_AUTO) {
+    if (cut->token > 0) split_item(plan, cut);
+    slot = plan->n_slots - (cut->token > 0);
+  } else {
+    slot = slots_before_request +
+           (cut->request < plan->n_requests
+                ? spl_slots_before(p, plan->kv_lens[cut->request], cut->head, cut->token)
+                : 0);
+  }
+  plan->tasks[plan->n_tasks++] = (spl_task){.start = *cut, .slot = slot};
+}
+
+/* Cuts the line into tasks of equal cost. */
+static void cut_line(splitkv_plan *plan, int64_t total_cost) {
+  const splitkv_problem *p = &plan->shape.problem;
+  const bool by_rule = p->split_policy != SPLITKV_SPLIT_AUTO;
+  const int64_t n = spl_n_tasks(&plan->shape, total_cost, plan->n_workers);
+  plan->tasks[0] = (spl_task){.start = {0, 0, 0}};
+  plan->n_tasks = plan->n_requests > 0 ? 1 : 0;
+  int64_t before = 0, next = 1;
+  for (int64_t r = 0; r < plan->n_requests; r++) {
+    const int64_t length = plan->kv_lens[r];
+    const int64_t slots = by_rule ? plan->n_slots : 0;
+    const int64_t cost = (length + SPL_ITEM_COST) * p->n_heads_kv;
+    const int64_t pieces = spl_n_pieces(p, length);
+    if (pieces > 1) {
+      add_merge(plan, r, 0, p->n_heads_kv, plan->n_slots, pieces);
+      plan->n_slots += pieces * p->n_heads_kv;
+    }
+    for (; next < n; next++) {
+      const int64_t target = total_cost / n * next + total_cost % n * next / n;
+      if (target >= before + cost) break;
+      const spl_place cut = spl_cut(p, r, length, target - before);
+      add_task(plan, &cut, cut.request == r ? slots : plan->n_slots);
+    }
+    before += cost;
+  }
+  plan->tasks[plan->n_tasks] = (spl_task){.start = {plan->n_requests, 0, 0}, .slot = plan->n_slots};
+}
+
+/* Where each task's scratch lies, sized by the longest piece that it really has. */
+static int64_t place_scratch(splitkv_plan *plan) {
+  const int64_t enough = (int64_t)SPL_FOLD_TILES * SPL_TILE_TOKENS; /* more takes no more scratch */
+  int64_t offset = 0, end = 0;
+  for (int64_t t = 0; t < plan->n_tasks; t++) {
+    spl_walk walk = spl_walk_task(plan, t);
+    spl_piece piece;
+    int64_t longest = 0, bytes = 0;
+    while (longest < enough && spl_walk_next(&walk, &piece)) {
+      longest = spl_max(longest, piece.end - piece.first);
+    }
+    plan->tasks[t].max_piece_tokens = longest;
+    if (!spl_scratch_bytes(&plan->shape, longest, &bytes)) return -1; /* measured before */
+    plan->tasks[t].scratch_offset = offset;
+    if (bytes > 0) end = offset + bytes;
+    if (!spl_round_up(offset + bytes, SPLITKV_ALIGNMENT, &offset)) return -1;
+  }
+  return end;
+}
+
+static void make_plan(splitkv_plan *plan, const spl_shape *shape, const splitkv_batch *batch,
+                      const measure *m, int64_t plan_bytes, int64_t stack_bytes) {
+  memset(plan, 0, sizeof *plan);
+  plan->magic = SPL_PLAN_MAGIC;
+  plan->plan_bytes = plan_bytes;
+  plan->shape = *shape;
+  plan->n_requests = batch->n_requests;
+  plan->n_workers = batch->n_workers;
+  plan->n_attended = m->total_tokens;
+  int64_t bytes = 0;
+  (void)place_plan(batch->n_requests, batch->n_workers, m->n_merge_runs, plan, &bytes);
+  for (int64_t r = 0; r < batch->n_requests; r++)
+    plan->kv_lens[r] = load_length(batch, r);
+  cut_line(plan, m->total_cost);
+  int64_t scratch_bytes = 0;
+  if (stack_bytes > 0 || m->longest_piece == 0) {
+    plan->stack_bytes = stack_bytes;
+    for (int64_t t = 0; t < plan->n_tasks; t++)
+      plan->tasks[t].max_piece_tokens = m->longest_piece;
+  } else {
+    scratch_bytes = place_scratch(plan);
+  }
+  assert(scratch_bytes >= 0);
+  const bool fits = spl_workspace_layout(shape, plan->n_slots, scratch_bytes, &plan->workspace);
+  assert(fits);
+  (void)fits;
+}
+
+/* Everything that can go wrong, before anything is written. */
+static splitkv_status prepare(const splitkv_problem *problem, const splitkv_batch *batch,
+                              spl_shape *shape, measure *m, int64_t *plan_bytes,
+                              int64_t *stack_bytes, splitkv_error *error) {
+  splitkv_status status = spl_resolve(problem, shape, error);
+  if (status != SPLITKV_OK) return status;
+  status = check_batch(batch, shape, error);
+  if (status != SPLITKV_OK) return status;
+  status = measure_batch(shape, batch, m, error);
+  if (status != SPLITKV_OK) return status;
+  int64_t scratch = 0;
+  spl_workspace workspace;
+  if (!scratch_bound(shape, m->longest_piece, batch->n_workers, stack_bytes, &scratch) ||
+      !spl_workspace_layout(shape, m->n_slots, scratch, &workspace) ||
+      (uint64_t)workspace.bytes > SIZE_MAX) {
+    return fail_overflow(error, "batch.kv_lens", m->total_tokens);
+  }
+  if (!place_plan(batch->n_requests, batch->n_workers, m->n_merge_runs, NULL, plan_bytes) ||
+      (uint64_t)*plan_bytes > SIZE_MAX) {
+    return fail_overflow(error, "batch.n_requests", batch->n_requests);
+  }
+  return SPLITKV_OK;
+}
+
+/* ── public ─────────────────────────────────────────────────────────────────────────────────── */
+
+splitkv_status splitkv_plan_size(const splitkv_problem *problem, const splitkv_batch *batch,
+                                 size_t *plan_bytes, splitkv_error *error) {
+  if (plan_bytes == NULL) return spl_fail_null(error, "plan_bytes");
+  spl_shape shape;
+  measure m;
+  int64_t bytes = 0, stack = 0;
+  const splitkv_status status = prepare(problem, batch, &shape, &m, &bytes, &stack, error);
+  if (status == SPLITKV_OK) *plan_bytes = (size_t)bytes;
+  return status;
+}
+
+splitkv_status splitkv_plan_init(void *storage, size_t storage_bytes,
+                                 const splitkv_problem *problem, const splitkv_batch *batch,
+                                 splitkv_plan **plan, splitkv_error *error) {
+  if (storage == NULL) return spl_fail_null(error, "storage");
+  if (plan == NULL) return spl_fail_null(error, "plan");
+  spl_shape shape;
+  measure m;
+  int64_t bytes = 0, stack = 0;
+  const splitkv_status status = prepare(problem, batch, &shape, &m, &bytes, &stack, error);
+  if (status != SPLITKV_OK) return status;
+  if ((uintptr_t)storage % SPLITKV_ALIGNMENT != 0) {
+    return spl_fail(error, SPLITKV_ERROR_PLAN_ALIGNMENT, "storage",
+                    (int64_t)((uintptr_t)storage % SPLITKV_ALIGNMENT),
+                    "the address is %d beyond a multiple of %d",
+                    (int)((uintptr_t)storage % SPLITKV_ALIGNMENT), SPLITKV_ALIGNMENT);
+  }
+  if (storage_bytes < (size_t)bytes) {
+    return spl_fail(error, SPLITKV_ERROR_PLAN_STORAGE, "storage_bytes", (int64_t)storage_bytes,
+                    "%zu bytes are too few, this plan takes %lld", storage_bytes, (long long)bytes);
+  }
+  make_plan((splitkv_plan *)storage, &shape, batch, &m, bytes, stack);
+  *plan = (splitkv_plan *)storage;
+  return SPLITKV_OK;
+}
+
+static void *default_allocate(void *context, size_t size, size_t alignment) {
+  (void)context;
+  return aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
+}
+
+static void default_release(void *context, void *memory) {
+  (void)context;
+  free(memory);
+}
+
+static splitkv_status choose_allocator(const splitkv_allocator *given, splitkv_allocator *chosen,
+                                       splitkv_error *error) {
+  if (given == NULL) {
+    *chosen = (splitkv_allocator){sizeof *chosen, default_allocate, default_release, NULL};
+    return SPLITKV_OK;
+  }
+  const splitkv_status status = spl_check_struct_size(
+      error, "allocator.struct_size", given->struct_size, sizeof *given, sizeof *given);
+  if (status != SPLITKV_OK) return status;
+  if (given->allocate == NULL || given->release == NULL) {
+    return spl_fail(error, SPLITKV_ERROR_ALLOCATOR,
+                    given->allocate == NULL ? "allocator.allocate" : "allocator.release", 0,
+                    "the function is null");
+  }
+  *chosen = *given;
+  return SPLITKV_OK;
+}
+
+splitkv_status splitkv_plan_create(const splitkv_problem *problem, const splitkv_batch *batch,
+                                   const splitkv_allocator *allocator, splitkv_plan **plan,
+                                   splitkv_error *error) {
+  if (plan == NULL) return spl_fail_null(error, "plan");
+  splitkv_allocator chosen;
+  splitkv_status status = choose_allocator(allocator, &chosen, error);
+  if (status != SPLITKV_OK) return status;
+  spl_shape shape;
+  measure m;
+  int64_t bytes = 0, stack = 0;
+  status = prepare(problem, batch, &shape, &m, &bytes, &stack, error);
+  if (status != SPLITKV_OK) return status;
+  void *memory = chosen.allocate(chosen.context, (size_t)bytes, SPLITKV_ALIGNMENT);
+  if (memory == NULL) {
+    return spl_fail(error, SPLITKV_ERROR_OUT_OF_MEMORY, "plan_bytes", bytes,
+                    "the allocator has no %lld bytes", (long long)bytes);
+  }
+  make_plan((splitkv_plan *)memory, &shape, batch, &m, bytes, stack);
+  *plan = (splitkv_plan *)memory;
+  (*plan)->allocator = chosen;
+  return SPLITKV_OK;
+}
+
+void splitkv_plan_destroy(splitkv_plan *plan) {
+  if (spl_check_plan(plan, NULL) != SPLITKV_OK || plan->allocator.release == NULL) return;
+  const splitkv_allocator allocator = plan->allocator;
+  plan->magic = 0;
+  allocator.release(allocator.context, plan);
+}
+
+splitkv_status spl_check_plan(const splitkv_plan *plan, splitkv_error *error) {
+  if (plan == NULL) return spl_fail_null(error, "plan");
+  if ((uintptr_t)plan % SPLITKV_ALIGNMENT == 0 && plan->magic == SPL_PLAN_MAGIC) return SPLITKV_OK;
+  return spl_fail(error, SPLITKV_ERROR_PLAN_INVALID, "plan", 0,
+                  "this is no plan, or one that was destroyed");
+}
+
+size_t splitkv_plan_workspace_bytes(const splitkv_plan *plan) {
+  return spl_check_plan(plan, NULL) == SPLITKV_OK ? (size_t)plan->workspace.bytes : 0;
+}
+
+static splitkv_status check_limits(const splitkv_limits *limits, splitkv_error *error) {
+  if (limits == NULL) return spl_fail_null(error, "limits");
+  const splitkv_status status = spl_check_struct_size(
+      error, "limits.struct_size", limits->struct_size, sizeof *limits, sizeof *limits);
+  if (status != SPLITKV_OK) return status;
+  const struct {
+    const char *field;
+    int64_t value;
+  } counts[] = {{"limits.max_requests", limits->max_requests},
+                {"limits.max_kv_tokens_total", limits->max_kv_tokens_total},
+                {"limits.max_kv_tokens_per_request", limits->max_kv_tokens_per_request}};
+  for (int i = 0; i < 3; i++) {
+    if (counts[i].value >= 0) continue;
+    return spl_fail(error, SPLITKV_ERROR_LIMITS, counts[i].field, counts[i].value,
+                    "%lld is negative", (long long)counts[i].value);
+  }
+  if (limits->max_workers < 1 || limits->max_workers > SPLITKV_MAX_WORKERS) {
+    return spl_fail(error, SPLITKV_ERROR_N_WORKERS, "limits.max_workers", limits->max_workers,
+                    "%lld is outside 1..%d", (long long)limits->max_workers, SPLITKV_MAX_WORKERS);
+  }
+  return SPLITKV_OK;
+}
+
+splitkv_status splitkv_get_sizes(const splitkv_problem *problem, const splitkv_limits *limits,
+                                 splitkv_sizes *sizes, splitkv_error *error) {
+  if (sizes == NULL) return spl_fail_null(error, "sizes");
+  spl_shape shape;
+  splitkv_status status = spl_resolve(problem, &shape, error);
+  if (status != SPLITKV_OK) return status;
+  status = check_limits(limits, error);
+  if (status != SPLITKV_OK) return status;
+
+  const splitkv_problem *p = &shape.problem;
+  const int64_t longest = limits->max_requests == 0 ? 0
+                                                    : spl_min(limits->max_kv_tokens_per_request,
+                                                              limits->max_kv_tokens_total);
+  const int64_t n_merge_runs = p->split_policy == SPLITKV_SPLIT_AUTO   ? limits->max_workers - 1
+                               : p->split_policy == SPLITKV_SPLIT_NONE ? 0
+                                                                       : limits->max_requests;
+  int64_t n_slots = 0, stack = 0, scratch = 0, plan_bytes = 0;
+  spl_workspace workspace;
+  if (!spl_slot_bound(p, limits, &n_slots) ||
+      !scratch_bound(&shape, spl_longest_piece(p, longest), limits->max_workers, &stack,
+                     &scratch) ||
+      !spl_workspace_layout(&shape, n_slots, scratch, &workspace) ||
+      !place_plan(limits->max_requests, limits->max_workers, n_merge_runs, NULL, &plan_bytes) ||
+      (uint64_t)workspace.bytes > SIZE_MAX || (uint64_t)plan_bytes > SIZE_MAX) {
+    return fail_overflow(error, "limits.max_kv_tokens_total", limits->max_kv_tokens_total);
+  }
+  *sizes = (splitkv_sizes){sizeof *sizes, (size_t)plan_bytes, (size_t)workspace.bytes};
+  return SPLITKV_OK;
+}
+
+/* ── the pieces of a task ───────────────────────────────────────────────────────────────────── */
+
+spl_walk spl_walk_task(const splitkv_plan *plan, int64_t task) {
+  return (spl_walk){plan, plan->tasks[task].start, plan->tasks[task + 1].start,
+                    plan->tasks[task].slot};
+}
+
+bool spl_walk_next(spl_walk *walk, spl_piece *piece) {
+  if (same_place(&walk->at, &walk->end)) return false;
+  const spl_place at = walk->at;
+  const splitkv_problem *p = &walk->plan->shape.problem;
+  const int64_t length = walk->plan->kv_lens[at.request];
+  int64_t end = length == 0 ? 0 : spl_piece_end(p, length, at.token);
+  if (walk->end.request == at.request && walk->end.head == at.head) end = walk->end.token;
+  const bool whole = at.token == 0 && end == length;
+  *piece = (spl_piece){at.request, at.head, at.token, end, whole ? -1 : walk->slot++};
+
+  walk->at.token = end;
+  if (end < length) return true;
+  walk->at.token = 0;
+  if (++walk->at.head < p->n_heads_kv) return true;
+  walk->at.head = 0;
+  walk->at.request++;
+  return true;
+}

@@ -1,0 +1,67 @@
+/* The plan as run, explain and tests of the house see it. Immutable once made.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef SPL_PLAN_H
+#define SPL_PLAN_H
+
+#include "layout.h"
+#include "split.h"
+
+/* One call of the pool: the pieces from `start` up to the next task's start. */
+typedef struct spl_task {
+  spl_place start;
+  int64_t slot;             /* of the first piece that needs one */
+  int64_t max_piece_tokens; /* sizes this task's scratch */
+  int64_t scratch_offset;   /* in the scratch region; unused when scratch is on the stack */
+} spl_task;
+
+/* Cut (request, KV head) pairs whose slots lie one after another: heads [head, head + n_heads) of
+ * one request, n_splits slots each. */
+typedef struct spl_merge_run {
+  int64_t request, head, n_heads;
+  int64_t slot, n_splits;
+  int64_t pairs_before; /* pairs of all merge runs before this one */
+} spl_merge_run;
+
+struct splitkv_plan {
+  uint64_t magic;
+  int64_t plan_bytes;
+  splitkv_allocator allocator; /* release is NULL when the caller owns the storage */
+  spl_shape shape;
+  int64_t n_requests;
+  int64_t n_workers;
+  int64_t n_tasks;
+  int64_t n_slots;
+  int64_t n_merge_runs;
+  int64_t n_merge_pairs;
+  int64_t n_attended;  /* sum of the lengths */
+  int64_t stack_bytes; /* scratch per task on the stack, 0 when it is in the workspace */
+  spl_workspace workspace;
+  int64_t *kv_lens;      /* [n_requests] */
+  spl_task *tasks;       /* [n_tasks + 1]; the last one is the end of the line */
+  spl_merge_run *merges; /* [n_merge_runs] */
+};
+
+#define SPL_PLAN_MAGIC UINT64_C(0x6e616c70766b7073) /* "spkvplan" */
+
+/* NULL_POINTER or PLAN_INVALID, unless this is a plan. */
+splitkv_status spl_check_plan(const splitkv_plan *plan, splitkv_error *error);
+
+/* One piece of work. */
+typedef struct spl_piece {
+  int64_t request, head;
+  int64_t first, end; /* tokens; both 0 for a request of length 0 */
+  int64_t slot;       /* -1: the piece is all of its row and goes straight to out */
+} spl_piece;
+
+/* The pieces of one task, in order. */
+typedef struct spl_walk {
+  const splitkv_plan *plan;
+  spl_place at, end;
+  int64_t slot;
+} spl_walk;
+
+spl_walk spl_walk_task(const splitkv_plan *plan, int64_t task);
+bool spl_walk_next(spl_walk *walk, spl_piece *piece);
+
+#endif

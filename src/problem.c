@@ -1,0 +1,250 @@
+/* Validating a problem: every rejection has its own status.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "problem.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "checked.h"
+#include "cpu/dispatch.h"
+#include "error.h"
+
+/* Problems are compared as bytes, so they must have no padding. */
+_Static_assert(sizeof(splitkv_problem) == sizeof(size_t) + 18 * sizeof(int64_t) +
+                                              8 * sizeof(splitkv_dtype) + sizeof(uint32_t) +
+                                              sizeof(float),
+               "padding in splitkv_problem");
+
+int64_t spl_dtype_bytes(splitkv_dtype dtype) {
+  switch ((int)dtype) {
+  case SPLITKV_F32:
+    return 4;
+  case SPLITKV_F16:
+  case SPLITKV_BF16:
+    return 2;
+  default:
+    return 0;
+  }
+}
+
+int64_t spl_index_bytes(splitkv_index_type type) {
+  switch ((int)type) {
+  case SPLITKV_I32:
+    return 4;
+  case SPLITKV_I64:
+    return 8;
+  default:
+    return 0;
+  }
+}
+
+splitkv_status spl_import_problem(const splitkv_problem *problem, splitkv_problem *full,
+                                  splitkv_error *error) {
+  if (problem == NULL) return spl_fail_null(error, "problem");
+  const splitkv_status status =
+      spl_check_struct_size(error, "problem.struct_size", problem->struct_size,
+                            sizeof(splitkv_problem), sizeof(splitkv_problem));
+  if (status != SPLITKV_OK) return status;
+  memset(full, 0, sizeof *full);
+  memcpy(full, problem, problem->struct_size);
+  full->struct_size = sizeof *full;
+  return SPLITKV_OK;
+}
+
+/* One number that must lie in [lowest, highest]. */
+typedef struct range {
+  const char *field;
+  int64_t value, lowest, highest;
+  splitkv_status status;
+} range;
+
+static splitkv_status check_ranges(const range *ranges, int n, splitkv_error *error) {
+  for (int i = 0; i < n; i++) {
+    const range *r = &ranges[i];
+    if (r->value >= r->lowest && r->value <= r->highest) continue;
+    return spl_fail(error, r->status, r->field, r->value, "%lld is outside %lld..%lld",
+                    (long long)r->value, (long long)r->lowest, (long long)r->highest);
+  }
+  return SPLITKV_OK;
+}
+#define CHECK_RANGES(ranges, error)                                                                \
+  check_ranges((ranges), (int)(sizeof(ranges) / sizeof(ranges)[0]), (error))
+
+static splitkv_status check_counts(const splitkv_problem *p, splitkv_error *error) {
+  const range counts[] = {
+      {"problem.n_heads_q", p->n_heads_q, 1, INT32_MAX, SPLITKV_ERROR_N_HEADS_Q},
+      {"problem.n_heads_kv", p->n_heads_kv, 1, INT32_MAX, SPLITKV_ERROR_N_HEADS_KV},
+      {"problem.head_dim", p->head_dim, 1, SPLITKV_MAX_HEAD_DIM, SPLITKV_ERROR_HEAD_DIM},
+      {"problem.head_dim_v", p->head_dim_v, 1, SPLITKV_MAX_HEAD_DIM, SPLITKV_ERROR_HEAD_DIM_V},
+      {"problem.page_size_tokens", p->page_size_tokens, 1, INT64_MAX, SPLITKV_ERROR_PAGE_SIZE},
+      {"problem.n_pages", p->n_pages, 0, INT64_MAX, SPLITKV_ERROR_N_PAGES},
+      {"problem.dtype_q", (int)p->dtype_q, SPLITKV_F32, SPLITKV_BF16, SPLITKV_ERROR_DTYPE},
+      {"problem.dtype_kv", (int)p->dtype_kv, SPLITKV_F32, SPLITKV_BF16, SPLITKV_ERROR_DTYPE},
+      {"problem.dtype_out", (int)p->dtype_out, SPLITKV_F32, SPLITKV_BF16, SPLITKV_ERROR_DTYPE},
+      {"problem.layout", (int)p->layout, SPLITKV_LAYOUT_NHD, SPLITKV_LAYOUT_STRIDES,
+       SPLITKV_ERROR_LAYOUT},
+      {"problem.table_format", (int)p->table_format, SPLITKV_TABLE_DENSE, SPLITKV_TABLE_CSR,
+       SPLITKV_ERROR_TABLE_FORMAT},
+      {"problem.table_type", (int)p->table_type, SPLITKV_I32, SPLITKV_I64,
+       SPLITKV_ERROR_INDEX_TYPE},
+      {"problem.table_width", p->table_width, 0,
+       p->table_format == SPLITKV_TABLE_DENSE ? INT64_MAX : 0, SPLITKV_ERROR_TABLE_WIDTH},
+      {"problem.split_policy", (int)p->split_policy, SPLITKV_SPLIT_AUTO, SPLITKV_SPLIT_NONE,
+       SPLITKV_ERROR_SPLIT_POLICY},
+  };
+  const splitkv_status status = CHECK_RANGES(counts, error);
+  if (status != SPLITKV_OK) return status;
+  if (p->n_heads_q % p->n_heads_kv != 0) {
+    return spl_fail(error, SPLITKV_ERROR_HEAD_GROUP, "problem.n_heads_q", p->n_heads_q,
+                    "%lld query heads are not a multiple of %lld KV heads", (long long)p->n_heads_q,
+                    (long long)p->n_heads_kv);
+  }
+  const int takes_value =
+      p->split_policy == SPLITKV_SPLIT_FIXED_SIZE || p->split_policy == SPLITKV_SPLIT_FIXED_COUNT;
+  const int64_t most = p->split_policy == SPLITKV_SPLIT_FIXED_SIZE ? INT64_MAX - 1 : INT32_MAX;
+  const range value[] = {{"problem.split_value", p->split_value, takes_value ? 1 : 0,
+                          takes_value ? most : 0, SPLITKV_ERROR_SPLIT_VALUE}};
+  return CHECK_RANGES(value, error);
+}
+
+static splitkv_status resolve_scale(const splitkv_problem *p, spl_shape *shape,
+                                    splitkv_error *error) {
+  if (!isfinite(p->scale)) {
+    return spl_fail(error, SPLITKV_ERROR_SCALE, "problem.scale", 0, "%f is not finite",
+                    (double)p->scale);
+  }
+  if (p->scale == 0 && p->head_dim != p->head_dim_v) {
+    return spl_fail(error, SPLITKV_ERROR_SCALE, "problem.scale", 0,
+                    "0 stands for 1/sqrt(head_dim) only where head_dim == head_dim_v, not for "
+                    "%lld and %lld; set it",
+                    (long long)p->head_dim, (long long)p->head_dim_v);
+  }
+  const double scale = p->scale != 0 ? (double)p->scale : 1.0 / sqrt((double)p->head_dim);
+  shape->score_scale = (float)(scale * 1.4426950408889634); /* log2(e) */
+  return SPLITKV_OK;
+}
+
+static splitkv_status fail_overflow(splitkv_error *error, const char *field, int64_t value) {
+  return spl_fail(error, SPLITKV_ERROR_OVERFLOW, field, value,
+                  "with %lld a size does not fit in 64 bits", (long long)value);
+}
+
+static splitkv_status fail_stride(splitkv_error *error, const char *field, int64_t value,
+                                  int64_t least) {
+  return spl_fail(error, SPLITKV_ERROR_STRIDE, field, value, "%lld is less than %lld",
+                  (long long)value, (long long)least);
+}
+
+/* Strides of K or V, by layout or as given. Fits: the last byte of the cache has an int64 offset.
+ */
+static splitkv_status resolve_cache(const splitkv_problem *p, int64_t dim, int64_t element_bytes,
+                                    const char *const *fields, const int64_t *given,
+                                    spl_cache_strides *strides, splitkv_error *error) {
+  if (p->layout == SPLITKV_LAYOUT_STRIDES) {
+    for (int i = 0; i < 3; i++) {
+      if (given[i] < 0) return fail_stride(error, fields[i], given[i], 0);
+    }
+    *strides = (spl_cache_strides){given[0], given[1], given[2]};
+  } else {
+    for (int i = 0; i < 3; i++) {
+      if (given[i] == 0) continue;
+      return spl_fail(error, SPLITKV_ERROR_STRIDE, fields[i], given[i],
+                      "%lld is given, but only SPLITKV_LAYOUT_STRIDES takes strides",
+                      (long long)given[i]);
+    }
+    int64_t per_token = 0, per_head = 0, per_page = 0;
+    if (!spl_mul(p->n_heads_kv, dim, &per_token) || !spl_mul(p->page_size_tokens, dim, &per_head) ||
+        !spl_mul(p->page_size_tokens, per_token, &per_page)) {
+      return fail_overflow(error, "problem.page_size_tokens", p->page_size_tokens);
+    }
+    *strides = p->layout == SPLITKV_LAYOUT_NHD ? (spl_cache_strides){per_page, per_token, dim}
+                                               : (spl_cache_strides){per_page, dim, per_head};
+  }
+  int64_t end = dim, bytes = 0;
+  if (!spl_mul_add(strides->page, spl_max(p->n_pages - 1, 0), &end) ||
+      !spl_mul_add(strides->token, p->page_size_tokens - 1, &end) ||
+      !spl_mul_add(strides->head, p->n_heads_kv - 1, &end) ||
+      !spl_mul(end, element_bytes, &bytes)) {
+    return fail_overflow(error, "problem.n_pages", p->n_pages);
+  }
+  return SPLITKV_OK;
+}
+
+static splitkv_status resolve_caches(const splitkv_problem *p, spl_shape *shape,
+                                     splitkv_error *error) {
+  static const char *const k_fields[] = {"problem.k_stride_page", "problem.k_stride_token",
+                                         "problem.k_stride_head"};
+  static const char *const v_fields[] = {"problem.v_stride_page", "problem.v_stride_token",
+                                         "problem.v_stride_head"};
+  const int64_t k_given[] = {p->k_stride_page, p->k_stride_token, p->k_stride_head};
+  const int64_t v_given[] = {p->v_stride_page, p->v_stride_token, p->v_stride_head};
+  const splitkv_status status =
+      resolve_cache(p, p->head_dim, shape->kv_bytes, k_fields, k_given, &shape->k, error);
+  if (status != SPLITKV_OK) return status;
+  return resolve_cache(p, p->head_dim_v, shape->kv_bytes, v_fields, v_given, &shape->v, error);
+}
+
+/* Row strides of Q or out: as given, or contiguous where 0. `least` > 0 asks that rows do not
+ * overlap (out). */
+static splitkv_status resolve_rows(const splitkv_problem *p, int64_t dim, int64_t least,
+                                   const char *const *fields, const int64_t *given,
+                                   int64_t *request, int64_t *head, splitkv_error *error) {
+  for (int i = 0; i < 2; i++) {
+    const int64_t lowest = given[i] == 0 ? 0 : least;
+    if (given[i] < lowest) return fail_stride(error, fields[i], given[i], lowest);
+  }
+  *head = given[1] != 0 ? given[1] : dim;
+  if (given[0] != 0) {
+    *request = given[0];
+    return SPLITKV_OK;
+  }
+  if (!spl_mul(p->n_heads_q, *head, request)) {
+    return fail_overflow(error, "problem.n_heads_q", p->n_heads_q);
+  }
+  return SPLITKV_OK;
+}
+
+static splitkv_status resolve_q_and_out(const splitkv_problem *p, spl_shape *shape,
+                                        splitkv_error *error) {
+  static const char *const q_fields[] = {"problem.q_stride_request", "problem.q_stride_head"};
+  static const char *const out_fields[] = {"problem.out_stride_request", "problem.out_stride_head"};
+  const int64_t q_given[] = {p->q_stride_request, p->q_stride_head};
+  const int64_t out_given[] = {p->out_stride_request, p->out_stride_head};
+  const splitkv_status status =
+      resolve_rows(p, p->head_dim, 0, q_fields, q_given, &shape->q_request, &shape->q_head, error);
+  if (status != SPLITKV_OK) return status;
+  return resolve_rows(p, p->head_dim_v, p->head_dim_v, out_fields, out_given, &shape->out_request,
+                      &shape->out_head, error);
+}
+
+splitkv_status spl_resolve(const splitkv_problem *problem, spl_shape *shape, splitkv_error *error) {
+  splitkv_status status = spl_import_problem(problem, &shape->problem, error);
+  if (status != SPLITKV_OK) return status;
+  const splitkv_problem *p = &shape->problem;
+  status = check_counts(p, error);
+  if (status != SPLITKV_OK) return status;
+  if ((p->flags & ~SPLITKV_FLAG_TRUST_TABLE) != 0) {
+    return spl_fail(error, SPLITKV_ERROR_FLAGS, "problem.flags", p->flags,
+                    "0x%x has bits that this library does not know", (unsigned)p->flags);
+  }
+  status = resolve_scale(p, shape, error);
+  if (status != SPLITKV_OK) return status;
+
+  shape->group = p->n_heads_q / p->n_heads_kv;
+  shape->d_padded = spl_ceil_div(p->head_dim, SPL_LANES) * SPL_LANES;
+  shape->dv_padded = spl_ceil_div(p->head_dim_v, SPL_LANES) * SPL_LANES;
+  shape->q_bytes = spl_dtype_bytes(p->dtype_q);
+  shape->kv_bytes = spl_dtype_bytes(p->dtype_kv);
+  shape->out_bytes = spl_dtype_bytes(p->dtype_out);
+  status = resolve_caches(p, shape, error);
+  if (status != SPLITKV_OK) return status;
+  status = resolve_q_and_out(p, shape, error);
+  if (status != SPLITKV_OK) return status;
+  return spl_choose_kernels(p->isa, &shape->kernels, error);
+}
+
+splitkv_status splitkv_describe(const splitkv_problem *problem, splitkv_error *error) {
+  spl_shape shape;
+  return spl_resolve(problem, &shape, error);
+}

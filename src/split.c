@@ -1,0 +1,160 @@
+/* The split policies.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "split.h"
+
+#include "checked.h"
+
+/* floor(i * n / count) for 0 <= i <= count, without the product. */
+static int64_t share(int64_t n, int64_t count, int64_t i) {
+  return n / count * i + n % count * i / count;
+}
+
+int64_t spl_n_pieces(const splitkv_problem *problem, int64_t kv_len) {
+  if (kv_len == 0) return 0;
+  switch (problem->split_policy) {
+  case SPLITKV_SPLIT_FIXED_SIZE:
+    return spl_ceil_div(kv_len, problem->split_value);
+  case SPLITKV_SPLIT_FIXED_COUNT:
+    return spl_min(problem->split_value, kv_len);
+  default:
+    return 1;
+  }
+}
+
+int64_t spl_piece_start(const splitkv_problem *problem, int64_t kv_len, int64_t i) {
+  const int64_t n = spl_n_pieces(problem, kv_len);
+  if (i >= n) return kv_len;
+  if (problem->split_policy == SPLITKV_SPLIT_FIXED_SIZE) return i * problem->split_value;
+  return share(kv_len, n, i);
+}
+
+/* The piece that holds `token`, 0 <= token < kv_len. */
+static int64_t piece_at(const splitkv_problem *problem, int64_t kv_len, int64_t token) {
+  if (problem->split_policy == SPLITKV_SPLIT_FIXED_SIZE) return token / problem->split_value;
+  int64_t low = 0, high = spl_n_pieces(problem, kv_len); /* start(low) <= token < start(high) */
+  while (high - low > 1) {
+    const int64_t middle = low + (high - low) / 2;
+    if (spl_piece_start(problem, kv_len, middle) <= token) {
+      low = middle;
+    } else {
+      high = middle;
+    }
+  }
+  return low;
+}
+
+int64_t spl_piece_end(const splitkv_problem *problem, int64_t kv_len, int64_t token) {
+  return spl_piece_start(problem, kv_len, piece_at(problem, kv_len, token) + 1);
+}
+
+int64_t spl_longest_piece(const splitkv_problem *problem, int64_t kv_len) {
+  switch (problem->split_policy) {
+  case SPLITKV_SPLIT_FIXED_SIZE:
+    return spl_min(kv_len, problem->split_value);
+  case SPLITKV_SPLIT_FIXED_COUNT:
+    return kv_len == 0 ? 0 : spl_ceil_div(kv_len, spl_n_pieces(problem, kv_len));
+  default:
+    return kv_len;
+  }
+}
+
+int64_t spl_slots_before(const splitkv_problem *problem, int64_t kv_len, int64_t head,
+                         int64_t token) {
+  const int64_t n = spl_n_pieces(problem, kv_len);
+  if (n < 2) return 0;
+  return head * n + (token == 0 ? 0 : piece_at(problem, kv_len, token));
+}
+
+bool spl_request_cost(const splitkv_problem *problem, int64_t kv_len, int64_t *cost) {
+  int64_t item = 0;
+  return spl_add(kv_len, SPL_ITEM_COST, &item) && spl_mul(item, problem->n_heads_kv, cost);
+}
+
+/* The token in 0 .. kv_len nearest to `token` that AUTO may cut at. */
+static int64_t cut_token_auto(int64_t kv_len, int64_t token) {
+  const int64_t near = (token + SPL_CUT_TOKENS / 2) / SPL_CUT_TOKENS * SPL_CUT_TOKENS;
+  if (near < SPL_CUT_TOKENS) return 0;
+  if (near > kv_len - SPL_CUT_TOKENS) return token < kv_len / 2 ? 0 : kv_len;
+  return near;
+}
+
+/* The same where the rule cuts: the nearer border of the piece that holds `token`. */
+static int64_t cut_token_rule(const splitkv_problem *problem, int64_t kv_len, int64_t token) {
+  if (token <= 0) return 0;
+  if (token >= kv_len) return kv_len;
+  const int64_t i = piece_at(problem, kv_len, token);
+  const int64_t before = spl_piece_start(problem, kv_len, i);
+  const int64_t after = spl_piece_start(problem, kv_len, i + 1);
+  return token - before < after - token ? before : after;
+}
+
+spl_place spl_cut(const splitkv_problem *problem, int64_t request, int64_t kv_len, int64_t cost) {
+  const int64_t item_cost = kv_len + SPL_ITEM_COST;
+  spl_place place = {request, cost / item_cost, 0};
+  if (place.head >= problem->n_heads_kv) return (spl_place){request + 1, 0, 0};
+  const int64_t token = spl_min(cost % item_cost, kv_len);
+  place.token = problem->split_policy == SPLITKV_SPLIT_AUTO
+                    ? cut_token_auto(kv_len, token)
+                    : cut_token_rule(problem, kv_len, token);
+  if (kv_len == 0 || place.token < kv_len) return place;
+  /* The end of an item is the start of the next one. */
+  place.token = 0;
+  place.head++;
+  if (place.head == problem->n_heads_kv) return (spl_place){request + 1, 0, 0};
+  return place;
+}
+
+int64_t spl_n_tasks(const spl_shape *shape, int64_t total_cost, int64_t n_workers) {
+  /* A task should be worth waking a thread for: some microseconds, which is about 64 KiB of reading
+   * or a million multiply-adds. */
+  const splitkv_problem *p = &shape->problem;
+  const int64_t channels = p->head_dim + p->head_dim_v;
+  const int64_t by_bytes = 65536 / (channels * shape->kv_bytes);
+  const int64_t by_flops = 1000000 / channels / shape->group;
+  const int64_t least = spl_max(SPL_CUT_TOKENS, spl_min(by_bytes, by_flops));
+  return spl_max(1, spl_min(n_workers, total_cost / least));
+}
+
+/* Requests longer than `size`, each cut into ceil(len/size): k of them make at most
+ * floor((total - k) / size) + k pieces, which grows with k. */
+static int64_t fixed_size_bound(const splitkv_limits *limits, int64_t size) {
+  const int64_t total = limits->max_kv_tokens_total;
+  if (limits->max_kv_tokens_per_request <= size || total <= size) return 0;
+  const int64_t k = spl_min(limits->max_requests, total / (size + 1));
+  const int64_t by_total = (total - k) / size + k;
+  int64_t by_requests = 0;
+  const int64_t each = spl_ceil_div(limits->max_kv_tokens_per_request, size);
+  return spl_mul(limits->max_requests, each, &by_requests) ? spl_min(by_total, by_requests)
+                                                           : by_total;
+}
+
+/* Requests of two tokens or more, each cut into at most min(count, len). */
+static int64_t fixed_count_bound(const splitkv_limits *limits, int64_t count) {
+  const int64_t longest = spl_min(limits->max_kv_tokens_per_request, limits->max_kv_tokens_total);
+  const int64_t each = spl_min(count, longest);
+  if (each < 2) return 0;
+  int64_t all = 0;
+  if (!spl_mul(limits->max_requests, each, &all)) return limits->max_kv_tokens_total;
+  return spl_min(all, limits->max_kv_tokens_total);
+}
+
+bool spl_slot_bound(const splitkv_problem *problem, const splitkv_limits *limits,
+                    int64_t *n_slots) {
+  const int64_t longest = spl_min(limits->max_kv_tokens_per_request, limits->max_kv_tokens_total);
+  const bool none = limits->max_requests == 0;
+  switch (problem->split_policy) {
+  case SPLITKV_SPLIT_AUTO: /* each of workers - 1 cuts ends one piece and starts another */
+    *n_slots = none || longest < 2 * SPL_CUT_TOKENS ? 0 : 2 * (limits->max_workers - 1);
+    return true;
+  case SPLITKV_SPLIT_FIXED_SIZE:
+    return spl_mul(none ? 0 : fixed_size_bound(limits, problem->split_value), problem->n_heads_kv,
+                   n_slots);
+  case SPLITKV_SPLIT_FIXED_COUNT:
+    return spl_mul(none ? 0 : fixed_count_bound(limits, problem->split_value), problem->n_heads_kv,
+                   n_slots);
+  default:
+    *n_slots = 0;
+    return true;
+  }
+}

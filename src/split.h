@@ -1,0 +1,55 @@
+/* Where KV is cut: pure functions of the problem, the lengths and the policy.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Work lies in one line: requests ascending, in each its KV heads, in each its tokens. A piece is
+ * a contiguous range of tokens of one (request, KV head); a task is a contiguous range of pieces.
+ */
+#ifndef SPL_SPLIT_H
+#define SPL_SPLIT_H
+
+#include <stdbool.h>
+
+#include "problem.h"
+
+/* Tokens that AUTO's cuts are multiples of, and the least that a cut leaves on either side. */
+#define SPL_CUT_TOKENS 64
+/* What a (request, KV head) costs beside its tokens, in tokens. */
+#define SPL_ITEM_COST 16
+
+/* A place in the line: before token `token` of KV head `head` of request `request`. */
+typedef struct spl_place {
+  int64_t request, head, token;
+} spl_place;
+
+/* Pieces that the policy cuts kv_len tokens into by rule: 0 for 0 tokens, 1 for AUTO and NONE (AUTO
+ * cuts by tasks instead). */
+int64_t spl_n_pieces(const splitkv_problem *problem, int64_t kv_len);
+
+/* First token of piece i of kv_len tokens; i == spl_n_pieces gives kv_len. */
+int64_t spl_piece_start(const splitkv_problem *problem, int64_t kv_len, int64_t i);
+
+/* End of the piece that starts at `token`, by rule alone. */
+int64_t spl_piece_end(const splitkv_problem *problem, int64_t kv_len, int64_t token);
+
+/* Most tokens of one piece of kv_len tokens, by rule alone; grows with kv_len. */
+int64_t spl_longest_piece(const splitkv_problem *problem, int64_t kv_len);
+
+/* Slots that one request's pieces before (head, token) take, where the rule cuts. A request that is
+ * not cut takes none. */
+int64_t spl_slots_before(const splitkv_problem *problem, int64_t kv_len, int64_t head,
+                         int64_t token);
+
+/* Cost of all KV heads of one request, in tokens. */
+bool spl_request_cost(const splitkv_problem *problem, int64_t kv_len, int64_t *cost);
+
+/* The place nearest to `cost` into request `request` that the policy can cut at. */
+spl_place spl_cut(const splitkv_problem *problem, int64_t request, int64_t kv_len, int64_t cost);
+
+/* How many tasks work of this cost is worth, at most n_workers. */
+int64_t spl_n_tasks(const spl_shape *shape, int64_t total_cost, int64_t n_workers);
+
+/* Most partial slots that any batch within the limits needs, in closed form; false on overflow. */
+bool spl_slot_bound(const splitkv_problem *problem, const splitkv_limits *limits, int64_t *n_slots);
+
+#endif

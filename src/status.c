@@ -1,0 +1,96 @@
+/* Statuses, errors, version and the *_init functions of the public structs.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "error.h"
+
+#define SPL_STRING(x) #x
+#define SPL_STRING_OF(x) SPL_STRING(x)
+
+const char *splitkv_version(void) {
+  return SPL_STRING_OF(SPLITKV_VERSION_MAJOR) "." SPL_STRING_OF(
+      SPLITKV_VERSION_MINOR) "." SPL_STRING_OF(SPLITKV_VERSION_PATCH);
+}
+
+const char *splitkv_status_name(splitkv_status status) {
+  switch ((int)status) {
+#define SPL_CASE(name, value, text)                                                                \
+  case value:                                                                                      \
+    return #name;
+    SPLITKV_STATUS_LIST(SPL_CASE)
+#undef SPL_CASE
+  default:
+    return "unknown status";
+  }
+}
+
+const char *splitkv_status_text(splitkv_status status) {
+  switch ((int)status) {
+#define SPL_CASE(name, value, text)                                                                \
+  case value:                                                                                      \
+    return text;
+    SPLITKV_STATUS_LIST(SPL_CASE)
+#undef SPL_CASE
+  default:
+    return "unknown status";
+  }
+}
+
+splitkv_status spl_fail(splitkv_error *error, splitkv_status status, const char *field,
+                        int64_t value, const char *format, ...) {
+  if (error == NULL) return status;
+  error->status = status;
+  error->value = value;
+  (void)snprintf(error->field, sizeof error->field, "%s", field);
+  int used = snprintf(error->message, sizeof error->message, "%s: ", field);
+  if (used < 0 || (size_t)used >= sizeof error->message) return status;
+  va_list arguments;
+  va_start(arguments, format);
+  (void)vsnprintf(error->message + used, sizeof error->message - (size_t)used, format, arguments);
+  va_end(arguments);
+  return status;
+}
+
+splitkv_status spl_fail_null(splitkv_error *error, const char *field) {
+  return spl_fail(error, SPLITKV_ERROR_NULL_POINTER, field, 0, "must not be null");
+}
+
+splitkv_status spl_check_struct_size(splitkv_error *error, const char *field, size_t struct_size,
+                                     size_t oldest, size_t known) {
+  if (struct_size >= oldest && struct_size <= known) return SPLITKV_OK;
+  return spl_fail(error, SPLITKV_ERROR_STRUCT_SIZE, field, (int64_t)struct_size,
+                  "%zu is no size this library knows (%zu..%zu); call the struct's init function",
+                  struct_size, oldest, known);
+}
+
+#define SPL_INIT(pointer)                                                                          \
+  do {                                                                                             \
+    if ((pointer) == NULL) return;                                                                 \
+    memset((pointer), 0, sizeof *(pointer));                                                       \
+    (pointer)->struct_size = sizeof *(pointer);                                                    \
+  } while (0)
+
+void splitkv_problem_init(splitkv_problem *problem) {
+  SPL_INIT(problem);
+}
+
+void splitkv_limits_init(splitkv_limits *limits) {
+  SPL_INIT(limits);
+  limits->max_workers = 1;
+}
+
+void splitkv_batch_init(splitkv_batch *batch) {
+  SPL_INIT(batch);
+  batch->n_workers = 1;
+}
+
+void splitkv_tensors_init(splitkv_tensors *tensors) {
+  SPL_INIT(tensors);
+}
+
+void splitkv_merge_args_init(splitkv_merge_args *args) {
+  SPL_INIT(args);
+}
