@@ -28,7 +28,8 @@ static bool place_scratch(const spl_shape *shape, int64_t max_piece_tokens, unsi
       !spl_mul(heads, width, &scores)) {
     return false;
   }
-  const int64_t folds = max_piece_tokens >= (int64_t)SPL_FOLD_TILES * SPL_TILE_TOKENS;
+  /* The last tile may be a partial one: what counts is that there is a tile that folds. */
+  const int64_t folds = max_piece_tokens > (int64_t)(SPL_FOLD_TILES - 1) * SPL_TILE_TOKENS;
   void *weight, *q_rows, *acc_rows, *hi, *lo, *score_rows, *max;
   if (!take(base, bytes, heads, sizeof(double), &weight) ||
       !take(base, bytes, q, sizeof(float), &q_rows) ||
