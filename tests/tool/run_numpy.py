@@ -287,6 +287,8 @@ def chosen_cases():
     for lens in ([], [0], [0, 0, 0], [1], [1, 0, 1], [1000], [16, 32, 48], [15, 17, 31, 33],
                  [2500, 3, 0, 700]):
         yield dict(lens=lens)
+    for n in (63, 64, 65, 127, 128, 129, 960, 961, 1023, 1024, 1025, 2047, 2049, 5000):
+        yield dict(lens=[n], dv=192, scale="0.125", hq=6)  # around the blocks that kernels work in
     for lens in ([], [0, 0]):
         yield dict(lens=lens, csr=True, source="safetensors")
     for q in ("f32", "f16", "bf16"):
@@ -328,13 +330,13 @@ def chosen_cases():
 
 
 def random_cases(n, rng):
-    for _ in range(n):
+    for i in range(n):
         hkv = int(rng.integers(1, 5))
         d = int(rng.choice([16, 64, 80, 128, 200, 256]))
         dv = int(rng.choice([16, 64, 80, 128, 200, 256])) if rng.random() < 0.3 else d
         split = str(rng.choice(["auto", "none", f"size:{rng.integers(1, 300)}",
                                 f"count:{rng.integers(1, 40)}"]))
-        yield dict(lens=[int(n) for n in rng.integers(0, 500, rng.integers(1, 9))
+        yield dict(lens=[int(n) for n in rng.integers(0, 500 if i % 4 else 3000, rng.integers(1, 9))
                          * (rng.random() < 0.95)],
                    hq=hkv * int(rng.integers(1, 18)), hkv=hkv, d=d, dv=dv,
                    page=int(rng.integers(1, 140)), q=str(rng.choice(["f32", "f16", "bf16"])),
