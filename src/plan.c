@@ -467,7 +467,9 @@ bool spl_walk_next(spl_walk *walk, spl_piece *piece) {
   const splitkv_problem *p = &walk->plan->shape.problem;
   const int64_t length = walk->plan->kv_lens[at.request];
   int64_t end = length == 0 ? 0 : spl_piece_end(p, length, at.token);
-  if (walk->end.request == at.request && walk->end.head == at.head) end = walk->end.token;
+  if (walk->end.request == at.request && walk->end.head == at.head) {
+    end = spl_min(end, walk->end.token);
+  }
   const bool whole = at.token == 0 && end == length;
   *piece = (spl_piece){at.request, at.head, at.token, end, whole ? -1 : walk->slot++};
 
