@@ -32,14 +32,15 @@ SPL_INLINE float scalar_fma(float a, float b, float c) {
   double sum = product + addend;
   const double back = sum - product;
   const double error = (product - (sum - back)) + (addend - back);
-  if (error > 0 || error < 0) {
-    uint64_t bits;
-    memcpy(&bits, &sum, sizeof bits);
-    if ((bits & 1) == 0) {
-      bits = (error > 0) == (sum > 0) ? bits + 1 : bits - 1;
-      memcpy(&sum, &bits, sizeof sum);
-    }
-  }
+  /* Without branches, so that the compiler can vectorise: an even, inexact sum moves by one in the
+   * direction of the error. An infinite or NaN sum has error NaN and stays. */
+  uint64_t bits, error_bits;
+  memcpy(&bits, &sum, sizeof bits);
+  memcpy(&error_bits, &error, sizeof error_bits);
+  const uint64_t inexact = (uint64_t)(error > 0) | (uint64_t)(error < 0);
+  const uint64_t move = ~bits & inexact;
+  bits += move - ((move & (bits ^ error_bits) >> 63) << 1);
+  memcpy(&sum, &bits, sizeof sum);
   return (float)sum;
 }
 #endif
