@@ -1,0 +1,128 @@
+/* Whole problems for tests: tensors made from a description, run, and compared with the oracle.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * The contents of a request depend on its source number, its token numbers and the seed alone, not
+ * on where its pages lie: the same request gives the same rows in any batch, layout and page size.
+ * Every element that no token attended to occupies is NaN, every table entry that no request needs
+ * names no page. */
+#ifndef SPLITKV_TEST_BATCH_H
+#define SPLITKV_TEST_BATCH_H
+
+#include "guard.h"
+#include "ref.h"
+#include "rng.h"
+
+#include <splitkv/splitkv.h>
+
+#include <stdbool.h>
+
+enum { TEST_MAX_REQUESTS = 320 };
+
+typedef enum test_table {
+  TABLE_IDENTITY = 0, /* pages in the order of requests and tokens */
+  TABLE_SHUFFLED = 1, /* in random order, with unnamed pages between */
+  TABLE_SHARED = 2    /* shuffled, and requests of equal source name the same pages */
+} test_table;
+
+typedef enum test_data {
+  DATA_NORMAL = 0,      /* near normal, scores near normal with the default scale */
+  DATA_PEAKED = 1,      /* few tokens carry nearly all the weight */
+  DATA_ADVERSARIAL = 2, /* zero, equal and large scores; V from 2^-14 to 1000 */
+  N_TEST_DATA = 3
+} test_data;
+
+/* How STRIDES lays the cache out. */
+typedef enum test_stride_kind {
+  STRIDES_NHD = 0,         /* NHD with padding after each row and page */
+  STRIDES_HND = 1,         /* HND with padding after each row and page */
+  STRIDES_HEAD_OUTER = 2,  /* [heads, pages, page] */
+  STRIDES_TOKEN_OUTER = 3, /* [page, heads, pages] */
+  N_STRIDE_KINDS = 4
+} test_stride_kind;
+
+struct test_spec;
+/* Element `channel` of the row (tensor 'q', 'k' or 'v') of a source; token is 0 for 'q'. */
+typedef double (*test_value)(const struct test_spec *spec, char tensor, int64_t source,
+                             int64_t head, int64_t token, int64_t channel);
+
+typedef struct test_spec {
+  splitkv_problem problem; /* n_pages, table_width and K/V strides are the builder's */
+  int64_t n_requests;
+  int64_t kv_lens[TEST_MAX_REQUESTS];
+  int64_t sources[TEST_MAX_REQUESTS];      /* whose contents a request has */
+  int64_t first_tokens[TEST_MAX_REQUESTS]; /* its token 0 is that token of the source */
+  const int64_t *token_order;              /* NULL, or: its token t is token_order[t] */
+  int64_t n_workers;
+  uint64_t seed;
+  test_table table;
+  test_data data;
+  test_value value;          /* NULL: as `data` says */
+  const void *value_context; /* for value */
+  test_stride_kind stride_kind;
+  int64_t stride_pad;  /* elements */
+  int64_t extra_pages; /* pages that no request names */
+  int64_t extra_width; /* entries per table row that no request needs */
+  splitkv_index_type kv_lens_type;
+  guard_side side;
+  bool v_aliases_k; /* needs head_dim_v <= head_dim, and NHD/HND with both equal, or STRIDES */
+  bool trim;        /* K and V hold no more than reaches from the first to the last token */
+  bool no_lse;
+} test_spec;
+
+typedef struct test_batch {
+  test_spec spec;
+  splitkv_problem problem; /* complete; a test may change policy, isa and flags between runs */
+  splitkv_batch batch;
+  splitkv_tensors tensors;
+  guard_buffer q, k, v, table, offsets, kv_lens, out, lse;
+  ref_result exact; /* NULLs until test_batch_compare */
+} test_batch;
+
+/* f32, NHD, d = dv = 64, page 16, one worker, one request without tokens. */
+void test_spec_init(test_spec *spec);
+
+/* Sets n_requests and, for each, source r, first token 0 and length kv_len. */
+void test_spec_requests(test_spec *spec, int64_t n_requests, int64_t kv_len);
+
+/* Limits of test_spec_random. */
+typedef struct test_ranges {
+  int64_t max_requests, max_kv_len, max_head_dim, max_heads_kv, max_group;
+  int64_t max_elements; /* of K, about */
+} test_ranges;
+
+/* Anything that the library supports. */
+void test_spec_random(test_spec *spec, rng *r, const test_ranges *ranges);
+
+/* Builds tensors, table and outputs. */
+void test_batch_build(test_batch *b, const test_spec *spec);
+void test_batch_destroy(test_batch *b);
+
+/* Plans b->problem and b->batch, runs with a workspace of exactly the stated bytes flush against
+ * guards, and checks that status, gaps between output rows and redzones are right. out and lse are
+ * overwritten with a pattern before. False after a failed check, with everything printed. */
+bool test_batch_run(test_batch *b, const splitkv_pool *pool);
+
+/* Compares every row with the oracle (computed on the first call). False, with everything printed,
+ * when a row is out of bounds. *worst (may be NULL) gains the largest error / bound. */
+bool test_batch_compare(test_batch *b, double *worst);
+
+/* Row bytes: out without gaps, then lse. Bytes that one row has; where row `row` begins. */
+size_t test_row_bytes(const test_batch *b);
+const unsigned char *test_out_row(const test_batch *b, int64_t row);
+
+/* 64-bit FNV-1a over the rows of out and over lse, the same on every machine. */
+uint64_t test_batch_digest(const test_batch *b);
+
+/* Everything that is needed to repeat it, on stderr. */
+void test_batch_print(const test_batch *b);
+
+/* The usable kernel sets, best first; returns how many. */
+enum { TEST_MAX_ISAS = 8 };
+int test_usable_isas(splitkv_isa isas[TEST_MAX_ISAS]);
+const char *test_isa_name(splitkv_isa isa);
+
+/* A pool that runs everything on the calling thread, last task first. */
+splitkv_pool test_pool_reversed(void);
+
+#endif

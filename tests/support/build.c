@@ -1,0 +1,314 @@
+/* From a test_spec to tensors.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "batch.h"
+#include "value.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Element strides of a cache. */
+typedef struct cache_strides {
+  int64_t page, token, head;
+} cache_strides;
+
+/* Which physical pages hold what: requests of one slot have their pages in common. */
+typedef struct page_map {
+  int64_t n_slots;
+  int64_t slot_of[TEST_MAX_REQUESTS];
+  int64_t owner[TEST_MAX_REQUESTS];       /* a request of the slot */
+  int64_t slot_tokens[TEST_MAX_REQUESTS]; /* longest length in the slot */
+  int64_t slot_first[TEST_MAX_REQUESTS];  /* index of its first page in `physical` */
+  int64_t n_named, n_pages;
+  int64_t *physical; /* [n_pages], a permutation */
+} page_map;
+
+static void *allocate(size_t size) {
+  void *memory = calloc(size > 0 ? size : 1, 1);
+  if (!memory) {
+    fputs("test: out of memory\n", stderr);
+    exit(2);
+  }
+  return memory;
+}
+
+static int64_t pages_of(const test_spec *s, int64_t tokens) {
+  return (tokens + s->problem.page_size_tokens - 1) / s->problem.page_size_tokens;
+}
+
+static int64_t find_slot(const test_spec *s, const page_map *m, int64_t r) {
+  for (int64_t i = 0; s->table == TABLE_SHARED && i < m->n_slots; ++i)
+    if (s->sources[m->owner[i]] == s->sources[r] &&
+        s->first_tokens[m->owner[i]] == s->first_tokens[r])
+      return i;
+  return m->n_slots;
+}
+
+static void map_pages(const test_spec *s, page_map *m) {
+  memset(m, 0, sizeof *m);
+  for (int64_t r = 0; r < s->n_requests; ++r) {
+    const int64_t slot = find_slot(s, m, r);
+    if (slot == m->n_slots) m->owner[m->n_slots++] = r;
+    m->slot_of[r] = slot;
+    if (s->kv_lens[r] > m->slot_tokens[slot]) m->slot_tokens[slot] = s->kv_lens[r];
+  }
+  for (int64_t i = 0; i < m->n_slots; ++i) {
+    m->slot_first[i] = m->n_named;
+    m->n_named += pages_of(s, m->slot_tokens[i]);
+  }
+  m->n_pages = m->n_named + s->extra_pages;
+  m->physical = allocate((size_t)m->n_pages * sizeof *m->physical);
+  for (int64_t i = 0; i < m->n_pages; ++i)
+    m->physical[i] = i;
+  rng r = {s->seed ^ 0x7061676573ULL};
+  for (int64_t i = m->n_pages - 1; s->table != TABLE_IDENTITY && i > 0; --i) {
+    const int64_t j = rng_range(&r, 0, i), page = m->physical[i];
+    m->physical[i] = m->physical[j];
+    m->physical[j] = page;
+  }
+}
+
+static cache_strides padded_strides(const test_spec *s, int64_t d, int64_t n_pages) {
+  const int64_t pad = s->stride_pad, row = d + pad, heads = s->problem.n_heads_kv;
+  const int64_t page = s->problem.page_size_tokens, pages = n_pages > 0 ? n_pages : 1;
+  cache_strides at = {0, 0, 0};
+  switch (s->stride_kind) {
+  case STRIDES_HND:
+    at.token = row;
+    at.head = page * row + pad;
+    at.page = heads * at.head + pad;
+    break;
+  case STRIDES_HEAD_OUTER:
+    at.token = row;
+    at.page = page * row + pad;
+    at.head = pages * at.page + pad;
+    break;
+  case STRIDES_TOKEN_OUTER:
+    at.page = row;
+    at.head = pages * row;
+    at.token = heads * at.head + pad;
+    break;
+  default:
+    at.head = row;
+    at.token = heads * row + pad;
+    at.page = page * at.token + pad;
+    break;
+  }
+  return at;
+}
+
+static cache_strides strides_for(const test_spec *s, int64_t d, int64_t n_pages) {
+  const int64_t heads = s->problem.n_heads_kv, page = s->problem.page_size_tokens;
+  if (s->problem.layout == SPLITKV_LAYOUT_STRIDES) return padded_strides(s, d, n_pages);
+  if (s->problem.layout == SPLITKV_LAYOUT_HND)
+    return (cache_strides){heads * page * d, d, page * d};
+  return (cache_strides){page * heads * d, heads * d, d};
+}
+
+/* `count` elements of NaN. */
+static void fill_nan(splitkv_dtype dtype, unsigned char *data, int64_t count) {
+  const size_t size = ref_dtype_size(dtype);
+  if (count == 0) return;
+  ref_store(dtype, data, 0, (double)NAN);
+  for (int64_t i = 1; i < count; ++i)
+    memcpy(data + (size_t)i * size, data, size);
+}
+
+/* First and one past the last element that any attended token occupies. */
+static void attended_range(const test_spec *s, const page_map *m, cache_strides at, int64_t d,
+                           int64_t *first, int64_t *end) {
+  const int64_t page_size = s->problem.page_size_tokens;
+  *first = INT64_MAX;
+  *end = 0;
+  for (int64_t i = 0; i < m->n_slots; ++i)
+    for (int64_t p = 0; p * page_size < m->slot_tokens[i]; ++p) {
+      const int64_t left = m->slot_tokens[i] - p * page_size;
+      const int64_t last = (left < page_size ? left : page_size) - 1;
+      const int64_t begin = m->physical[m->slot_first[i] + p] * at.page;
+      const int64_t stop = begin + last * at.token + (s->problem.n_heads_kv - 1) * at.head + d;
+      *first = begin < *first ? begin : *first;
+      *end = stop > *end ? stop : *end;
+    }
+  if (*first > *end) *first = *end;
+}
+
+/* Makes one cache and returns what its element 0 would be at. */
+static const void *fill_cache(const test_spec *s, const page_map *m, char tensor, int64_t d,
+                              cache_strides at, guard_buffer *buffer) {
+  const splitkv_problem *p = &s->problem;
+  const size_t size = ref_dtype_size(p->dtype_kv);
+  int64_t first = 0, end = 0;
+  if (s->trim)
+    attended_range(s, m, at, d, &first, &end);
+  else if (m->n_pages > 0)
+    end = (m->n_pages - 1) * at.page + (p->page_size_tokens - 1) * at.token +
+          (p->n_heads_kv - 1) * at.head + d;
+  *buffer = guard_create((size_t)(end - first) * size, s->side, 1);
+  fill_nan(p->dtype_kv, buffer->data, end - first);
+  for (int64_t i = 0; i < m->n_slots; ++i)
+    for (int64_t t = 0; t < m->slot_tokens[i]; ++t) {
+      const int64_t page = m->physical[m->slot_first[i] + t / p->page_size_tokens];
+      const int64_t source = s->sources[m->owner[i]];
+      const int64_t token = s->first_tokens[m->owner[i]] + (s->token_order ? s->token_order[t] : t);
+      for (int64_t g = 0; g < p->n_heads_kv; ++g) {
+        const int64_t row =
+            page * at.page + t % p->page_size_tokens * at.token + g * at.head - first;
+        for (int64_t c = 0; c < d; ++c)
+          ref_store(p->dtype_kv, buffer->data, row + c,
+                    test_value_at(s, tensor, source, g, token, c));
+      }
+    }
+  return (const void *)((uintptr_t)buffer->data - (uintptr_t)first * size);
+}
+
+static void fill_q(test_batch *b) {
+  const test_spec *s = &b->spec;
+  const splitkv_problem *p = &b->problem;
+  const int64_t head = p->q_stride_head ? p->q_stride_head : p->head_dim;
+  const int64_t request = p->q_stride_request ? p->q_stride_request : p->n_heads_q * head;
+  const int64_t count =
+      s->n_requests == 0 ? 0
+                         : (s->n_requests - 1) * request + (p->n_heads_q - 1) * head + p->head_dim;
+  b->q = guard_create((size_t)count * ref_dtype_size(p->dtype_q), s->side, 1);
+  fill_nan(p->dtype_q, b->q.data, count);
+  for (int64_t r = 0; r < s->n_requests; ++r)
+    for (int64_t h = 0; h < p->n_heads_q; ++h)
+      for (int64_t c = 0; c < p->head_dim; ++c)
+        ref_store(p->dtype_q, b->q.data, r * request + h * head + c,
+                  test_value_at(s, 'q', s->sources[r], h, 0, c));
+  b->tensors.q = b->q.data;
+}
+
+static void store_index(splitkv_index_type type, unsigned char *data, int64_t index,
+                        int64_t value) {
+  if (type == SPLITKV_I64) {
+    memcpy(data + 8 * index, &value, sizeof value);
+    return;
+  }
+  const int32_t narrow = (int32_t)value;
+  memcpy(data + 4 * index, &narrow, sizeof narrow);
+}
+
+/* No page: what stands in table entries that nobody needs. */
+static int64_t bad_id(const test_batch *b, int64_t index) {
+  const int64_t ids[] = {-1, b->problem.n_pages, INT32_MIN, INT32_MAX};
+  return ids[index % 4];
+}
+
+/* Entries of row r begin at `first`; there are `width` of them. */
+static void fill_table_row(test_batch *b, const page_map *m, int64_t r, int64_t first,
+                           int64_t width) {
+  const int64_t used = pages_of(&b->spec, b->spec.kv_lens[r]);
+  for (int64_t i = 0; i < width; ++i)
+    store_index(b->problem.table_type, b->table.data, first + i,
+                i < used ? m->physical[m->slot_first[m->slot_of[r]] + i] : bad_id(b, first + i));
+}
+
+static void fill_table(test_batch *b, const page_map *m) {
+  const test_spec *s = &b->spec;
+  const size_t size = b->problem.table_type == SPLITKV_I64 ? 8 : 4;
+  int64_t widest = 0, total = 0;
+  for (int64_t r = 0; r < s->n_requests; ++r) {
+    const int64_t pages = pages_of(s, s->kv_lens[r]);
+    widest = pages > widest ? pages : widest;
+    total += pages + s->extra_width;
+  }
+  const bool csr = b->problem.table_format == SPLITKV_TABLE_CSR;
+  const int64_t lead = csr ? (int64_t)(s->seed % 3) : 0; /* CSR rows need not begin at 0 */
+  const int64_t width = widest + s->extra_width;
+  const int64_t entries = csr ? total + lead : s->n_requests * width;
+  b->table = guard_create((size_t)entries * size, s->side, 1);
+  b->tensors.block_table = b->table.data;
+  if (!csr) {
+    b->problem.table_width = width;
+    for (int64_t r = 0; r < s->n_requests; ++r)
+      fill_table_row(b, m, r, r * width, width);
+    return;
+  }
+  b->offsets = guard_create((size_t)(s->n_requests + 1) * size, s->side, 1);
+  int64_t at = lead;
+  for (int64_t i = 0; i < lead; ++i)
+    store_index(b->problem.table_type, b->table.data, i, bad_id(b, i));
+  for (int64_t r = 0; r < s->n_requests; ++r) {
+    const int64_t row = pages_of(s, s->kv_lens[r]) + s->extra_width;
+    store_index(b->problem.table_type, b->offsets.data, r, at);
+    fill_table_row(b, m, r, at, row);
+    at += row;
+  }
+  store_index(b->problem.table_type, b->offsets.data, s->n_requests, at);
+  b->problem.table_width = 0;
+  b->tensors.table_offsets = b->offsets.data;
+  b->tensors.table_entries = entries;
+}
+
+static void fill_batch(test_batch *b) {
+  const test_spec *s = &b->spec;
+  const size_t size = s->kv_lens_type == SPLITKV_I64 ? 8 : 4;
+  b->kv_lens = guard_create((size_t)s->n_requests * size, s->side, 1);
+  for (int64_t r = 0; r < s->n_requests; ++r)
+    store_index(s->kv_lens_type, b->kv_lens.data, r, s->kv_lens[r]);
+  splitkv_batch_init(&b->batch);
+  b->batch.n_requests = s->n_requests;
+  b->batch.kv_lens = b->kv_lens.data;
+  b->batch.kv_lens_type = s->kv_lens_type;
+  b->batch.n_workers = s->n_workers;
+}
+
+static void make_outputs(test_batch *b) {
+  const test_spec *s = &b->spec;
+  const splitkv_problem *p = &b->problem;
+  const int64_t head = p->out_stride_head ? p->out_stride_head : p->head_dim_v;
+  const int64_t request = p->out_stride_request ? p->out_stride_request : p->n_heads_q * head;
+  const int64_t count = s->n_requests == 0 ? 0
+                                           : (s->n_requests - 1) * request +
+                                                 (p->n_heads_q - 1) * head + p->head_dim_v;
+  b->out = guard_create((size_t)count * ref_dtype_size(p->dtype_out), s->side, 1);
+  b->lse = guard_create((size_t)(s->n_requests * p->n_heads_q) * sizeof(float), s->side, 1);
+  b->tensors.out = b->out.data;
+  b->tensors.lse = s->no_lse ? NULL : (float *)(void *)b->lse.data;
+}
+
+void test_batch_build(test_batch *b, const test_spec *spec) {
+  memset(b, 0, sizeof *b);
+  b->spec = *spec;
+  page_map *m = allocate(sizeof *m);
+  map_pages(&b->spec, m);
+  b->problem = spec->problem;
+  b->problem.n_pages = m->n_pages;
+  splitkv_tensors_init(&b->tensors);
+  const cache_strides k = strides_for(spec, spec->problem.head_dim, m->n_pages);
+  const cache_strides v =
+      spec->v_aliases_k ? k : strides_for(spec, spec->problem.head_dim_v, m->n_pages);
+  if (spec->problem.layout == SPLITKV_LAYOUT_STRIDES) {
+    b->problem.k_stride_page = k.page;
+    b->problem.k_stride_token = k.token;
+    b->problem.k_stride_head = k.head;
+    b->problem.v_stride_page = v.page;
+    b->problem.v_stride_token = v.token;
+    b->problem.v_stride_head = v.head;
+  }
+  b->tensors.k = fill_cache(&b->spec, m, 'k', spec->problem.head_dim, k, &b->k);
+  b->tensors.v = spec->v_aliases_k
+                     ? b->tensors.k
+                     : fill_cache(&b->spec, m, 'v', spec->problem.head_dim_v, v, &b->v);
+  fill_q(b);
+  fill_table(b, m);
+  fill_batch(b);
+  make_outputs(b);
+  free(m->physical);
+  free(m);
+}
+
+void test_batch_destroy(test_batch *b) {
+  guard_buffer *buffers[] = {&b->q,       &b->k,       &b->v,   &b->table,
+                             &b->offsets, &b->kv_lens, &b->out, &b->lse};
+  for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; ++i)
+    guard_destroy(buffers[i]);
+  free(b->exact.out);
+  free(b->exact.lse);
+  free(b->exact.max_abs_score);
+  free(b->exact.max_abs_v);
+  memset(b, 0, sizeof *b);
+}

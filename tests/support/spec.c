@@ -1,0 +1,132 @@
+/* Descriptions of test problems, random ones too.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "batch.h"
+
+#include <math.h>
+#include <string.h>
+
+void test_spec_init(test_spec *spec) {
+  memset(spec, 0, sizeof *spec);
+  splitkv_problem_init(&spec->problem);
+  spec->problem.n_heads_q = 1;
+  spec->problem.n_heads_kv = 1;
+  spec->problem.head_dim = 64;
+  spec->problem.head_dim_v = 64;
+  spec->problem.page_size_tokens = 16;
+  spec->n_workers = 1;
+  spec->seed = 1;
+  spec->table = TABLE_SHUFFLED;
+  test_spec_requests(spec, 1, 0);
+}
+
+void test_spec_requests(test_spec *spec, int64_t n_requests, int64_t kv_len) {
+  spec->n_requests = n_requests;
+  for (int64_t r = 0; r < n_requests; ++r) {
+    spec->kv_lens[r] = kv_len;
+    spec->sources[r] = r;
+    spec->first_tokens[r] = 0;
+  }
+}
+
+static int64_t min64(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
+
+/* One of the widths that have a fast path, a multiple of 16, or any. */
+static int64_t random_width(rng *r, int64_t max) {
+  static const int64_t usual[] = {16, 64, 80, 96, 112, 128, 192, 256, 512, 576};
+  const int64_t kind = rng_range(r, 0, 9);
+  if (kind < 4) return min64(RNG_PICK(r, usual), max);
+  if (kind == 4) return min64(16 * rng_range(r, 1, 36), max);
+  return rng_range(r, 1, kind < 8 ? min64(max, 140) : max);
+}
+
+static void random_shape(test_spec *s, rng *r, const test_ranges *ranges) {
+  static const int64_t groups[] = {1, 1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 20, 64};
+  static const int64_t pages[] = {1, 2, 7, 16, 16, 19, 48, 64, 100, 128, 256, 528};
+  splitkv_problem *p = &s->problem;
+  p->n_heads_kv = rng_range(r, 1, ranges->max_heads_kv);
+  p->n_heads_q = p->n_heads_kv * min64(RNG_PICK(r, groups), ranges->max_group);
+  p->head_dim = random_width(r, ranges->max_head_dim);
+  p->head_dim_v = rng_one_in(r, 3) ? random_width(r, ranges->max_head_dim) : p->head_dim;
+  p->page_size_tokens = rng_one_in(r, 6) ? rng_range(r, 1, 600) : RNG_PICK(r, pages);
+  const bool must_say = p->head_dim != p->head_dim_v;
+  /* Up to twice the usual, either sign. */
+  const double scale = (double)rng_range(r, 1, 16) / 8 / sqrt((double)p->head_dim);
+  if (must_say || rng_one_in(r, 4)) p->scale = (float)(rng_one_in(r, 4) ? -scale : scale);
+}
+
+static void random_types(test_spec *s, rng *r) {
+  splitkv_problem *p = &s->problem;
+  p->dtype_kv = (splitkv_dtype)rng_range(r, 0, 2);
+  p->dtype_q = rng_one_in(r, 2) ? p->dtype_kv : (splitkv_dtype)rng_range(r, 0, 2);
+  p->dtype_out = rng_one_in(r, 2) ? p->dtype_q : (splitkv_dtype)rng_range(r, 0, 2);
+  p->layout = (splitkv_layout)rng_range(r, 0, 2);
+  p->table_format = (splitkv_table_format)rng_range(r, 0, 1);
+  p->table_type = (splitkv_index_type)rng_range(r, 0, 1);
+  s->kv_lens_type = (splitkv_index_type)rng_range(r, 0, 1);
+  s->stride_kind = (test_stride_kind)rng_range(r, 0, N_STRIDE_KINDS - 1);
+  s->stride_pad = rng_one_in(r, 2) ? 0 : rng_range(r, 1, 21);
+  s->v_aliases_k = p->head_dim_v <= p->head_dim && rng_one_in(r, 6) &&
+                   (p->layout == SPLITKV_LAYOUT_STRIDES || p->head_dim == p->head_dim_v);
+}
+
+static void random_policy(test_spec *s, rng *r, int64_t longest) {
+  splitkv_problem *p = &s->problem;
+  p->split_policy = (splitkv_split_policy)rng_range(r, 0, 3);
+  if (p->split_policy == SPLITKV_SPLIT_FIXED_SIZE)
+    p->split_value = rng_range(r, longest / 9 + 1, longest + 2);
+  if (p->split_policy == SPLITKV_SPLIT_FIXED_COUNT) p->split_value = rng_range(r, 1, 12);
+  s->n_workers = rng_one_in(r, 3) ? 1 : rng_range(r, 1, 12);
+  if (rng_one_in(r, 8)) p->flags = SPLITKV_FLAG_TRUST_TABLE;
+}
+
+static void random_lengths(test_spec *s, rng *r, const test_ranges *ranges) {
+  const splitkv_problem *p = &s->problem;
+  const int64_t token = p->n_heads_kv * p->head_dim;
+  const int64_t tokens = ranges->max_elements / token + 1;
+  const int64_t n = rng_one_in(r, 20) ? 0 : rng_range(r, 1, ranges->max_requests);
+  test_spec_requests(s, n, 0);
+  const int64_t longest = min64(ranges->max_kv_len, n > 0 ? tokens / n + 1 : 0);
+  for (int64_t i = 0; i < n; ++i) {
+    s->kv_lens[i] = rng_one_in(r, 6) ? 0 : rng_range(r, 0, longest);
+    s->first_tokens[i] = rng_one_in(r, 4) ? rng_range(r, 0, 1000) : 0;
+    s->sources[i] = s->table == TABLE_SHARED ? rng_range(r, 0, 1) : i;
+    if (s->table == TABLE_SHARED) s->first_tokens[i] = 0;
+  }
+  random_policy(s, r, longest);
+}
+
+static void random_row_strides(test_spec *s, rng *r) {
+  splitkv_problem *p = &s->problem;
+  if (rng_one_in(r, 4)) {
+    p->q_stride_head = p->head_dim + rng_range(r, 0, 9);
+    if (rng_one_in(r, 2))
+      p->q_stride_request = p->n_heads_q * p->q_stride_head + rng_range(r, 0, 9);
+  }
+  if (rng_one_in(r, 4)) {
+    p->out_stride_head = p->head_dim_v + rng_range(r, 0, 9);
+    if (rng_one_in(r, 2))
+      p->out_stride_request = p->n_heads_q * p->out_stride_head + rng_range(r, 0, 9);
+  } else if (rng_one_in(r, 4) && s->n_requests > 0) { /* heads outside, requests inside */
+    p->out_stride_request = p->head_dim_v + rng_range(r, 0, 9);
+    p->out_stride_head = s->n_requests * p->out_stride_request;
+  }
+}
+
+void test_spec_random(test_spec *spec, rng *r, const test_ranges *ranges) {
+  test_spec_init(spec);
+  spec->seed = rng_next(r);
+  spec->table = (test_table)rng_range(r, 0, 2);
+  spec->data = (test_data)rng_range(r, 0, N_TEST_DATA - 1);
+  random_shape(spec, r, ranges);
+  random_types(spec, r);
+  random_lengths(spec, r, ranges);
+  random_row_strides(spec, r);
+  spec->extra_pages = rng_range(r, 0, 3);
+  spec->extra_width = rng_range(r, 0, 3);
+  spec->side = rng_one_in(r, 2) ? GUARD_LEFT : GUARD_RIGHT;
+  spec->trim = rng_one_in(r, 4);
+  spec->no_lse = rng_one_in(r, 6);
+}

@@ -1,0 +1,54 @@
+/* What stands in the tensors: a pure function of seed, tensor, source, head, token and channel.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Integers and exact products only, no libm, so that every machine makes the same numbers. */
+#include "value.h"
+
+#include "rng.h"
+
+static uint64_t hash_row(const test_spec *spec, char tensor, int64_t source, int64_t head,
+                         int64_t token) {
+  uint64_t h = rng_mix(spec->seed + 0x9e3779b97f4a7c15ULL * (uint64_t)(unsigned char)tensor);
+  h = rng_mix(h ^ ((uint64_t)source << 40) ^ ((uint64_t)head << 32) ^ (uint64_t)token);
+  return h;
+}
+
+/* Four uniform numbers added: mean 0, variance 1, within 3.5. */
+static double near_normal(uint64_t h) {
+  const int64_t sum = (int64_t)(h & 0xffff) + (int64_t)(h >> 16 & 0xffff) +
+                      (int64_t)(h >> 32 & 0xffff) + (int64_t)(h >> 48);
+  return (double)(sum - 2 * 65535) * (1.734375 / 65536);
+}
+
+/* x to a multiple of 1/n, without libm. Data with large scores has Q and K on grids on which f32
+ * holds every dot product exactly: the error bound speaks of the score, and says nothing about
+ * terms much larger than it that cancel. */
+static double on_grid(double x, int64_t n) {
+  return (double)(int64_t)(x * (double)n) / (double)n;
+}
+
+/* Tokens in classes: no score, huge score, same score as others; V of very different sizes. */
+static double adversarial(char tensor, uint64_t row, double normal) {
+  const unsigned kind = (unsigned)(row >> 11 & 15);
+  if (tensor == 'q') return on_grid(2 * normal, 8);
+  if (tensor == 'k') {
+    return kind < 2 ? 0 : kind < 4 ? on_grid(16 * normal, 4) : kind < 6 ? 0.5 : on_grid(normal, 4);
+  }
+  return kind < 3 ? 1000 * normal : kind < 6 ? normal * 0x1p-14 : kind < 8 ? 0 : normal;
+}
+
+double test_value_at(const test_spec *spec, char tensor, int64_t source, int64_t head,
+                     int64_t token, int64_t channel) {
+  if (spec->value) return spec->value(spec, tensor, source, head, token, channel);
+  const uint64_t row = hash_row(spec, tensor, source, head, token);
+  const double normal = near_normal(rng_mix(row + 0x9e3779b97f4a7c15ULL * (uint64_t)channel));
+  switch (spec->data) {
+  case DATA_PEAKED:
+    return tensor == 'q' ? on_grid(6 * normal, 8) : tensor == 'k' ? on_grid(normal, 8) : normal;
+  case DATA_ADVERSARIAL:
+    return adversarial(tensor, row, normal);
+  default:
+    return normal;
+  }
+}

@@ -1,0 +1,439 @@
+/* Problems, batches and limits that are refused, by every function that takes them.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "check.h"
+#include "reject.h"
+#include "track.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { STORAGE_BYTES = 65536, PATTERN = 0x39 };
+
+static _Alignas(64) unsigned char storage[STORAGE_BYTES];
+
+static bool storage_is_untouched(void) {
+  for (size_t i = 0; i < sizeof storage; ++i)
+    if (storage[i] != PATTERN) return false;
+  return true;
+}
+
+/* Everything that takes a problem and a batch refuses this one alike, and touches nothing. */
+static void all_refuse(const splitkv_problem *p, const splitkv_batch *b, splitkv_status want,
+                       const char *field, int64_t value) {
+  splitkv_error error = reject_error();
+  size_t bytes = 77;
+  REJECT(splitkv_plan_size(p, b, &bytes, &error), &error, want, field, value);
+  CHECK(bytes == 77);
+  CHECK(splitkv_plan_size(p, b, &bytes, NULL) == want);
+
+  splitkv_plan *const untouched = (splitkv_plan *)(void *)storage;
+  splitkv_plan *plan = untouched;
+  memset(storage, PATTERN, sizeof storage);
+  error = reject_error();
+  REJECT(splitkv_plan_init(storage, sizeof storage, p, b, &plan, &error), &error, want, field,
+         value);
+  CHECK(plan == untouched && storage_is_untouched());
+
+  track t;
+  const splitkv_allocator allocator = track_allocator(&t);
+  error = reject_error();
+  REJECT(splitkv_plan_create(p, b, &allocator, &plan, &error), &error, want, field, value);
+  CHECK(plan == untouched && t.n_allocated == t.n_released);
+}
+
+static void refused(const splitkv_problem *p, splitkv_status want, const char *field,
+                    int64_t value) {
+  splitkv_error error = reject_error();
+  REJECT(splitkv_describe(p, &error), &error, want, field, value);
+  CHECK(splitkv_describe(p, NULL) == want);
+
+  splitkv_limits limits;
+  splitkv_limits_init(&limits);
+  splitkv_sizes sizes;
+  memset(&sizes, PATTERN, sizeof sizes);
+  const splitkv_sizes before = sizes;
+  error = reject_error();
+  REJECT(splitkv_get_sizes(p, &limits, &sizes, &error), &error, want, field, value);
+  CHECK(memcmp(&sizes, &before, sizeof sizes) == 0);
+
+  const splitkv_batch b = reject_good_batch();
+  all_refuse(p, &b, want, field, value);
+}
+
+/* X(field, value, status) */
+#define BAD_FIELDS(X)                                                                              \
+  X(n_heads_q, 0, N_HEADS_Q)                                                                       \
+  X(n_heads_q, -6, N_HEADS_Q)                                                                      \
+  X(n_heads_q, INT64_MIN, N_HEADS_Q)                                                               \
+  X(n_heads_q, INT64_MAX, N_HEADS_Q)                                                               \
+  X(n_heads_kv, 0, N_HEADS_KV)                                                                     \
+  X(n_heads_kv, -1, N_HEADS_KV)                                                                    \
+  X(n_heads_kv, INT64_MAX, N_HEADS_KV)                                                             \
+  X(n_heads_q, 7, HEAD_GROUP)                                                                      \
+  X(n_heads_q, 1, HEAD_GROUP)                                                                      \
+  X(head_dim, 0, HEAD_DIM)                                                                         \
+  X(head_dim, -20, HEAD_DIM)                                                                       \
+  X(head_dim, SPLITKV_MAX_HEAD_DIM + 1, HEAD_DIM)                                                  \
+  X(head_dim, INT64_MAX, HEAD_DIM)                                                                 \
+  X(head_dim_v, 0, HEAD_DIM_V)                                                                     \
+  X(head_dim_v, -1, HEAD_DIM_V)                                                                    \
+  X(head_dim_v, SPLITKV_MAX_HEAD_DIM + 1, HEAD_DIM_V)                                              \
+  X(page_size_tokens, 0, PAGE_SIZE)                                                                \
+  X(page_size_tokens, -16, PAGE_SIZE)                                                              \
+  X(n_pages, -1, N_PAGES)                                                                          \
+  X(n_pages, INT64_MIN, N_PAGES)                                                                   \
+  X(table_width, -1, TABLE_WIDTH)                                                                  \
+  X(split_value, 1, SPLIT_VALUE)                                                                   \
+  X(split_value, -1, SPLIT_VALUE)                                                                  \
+  X(flags, 2u, FLAGS)                                                                              \
+  X(flags, 0x80000001u, FLAGS)                                                                     \
+  X(q_stride_request, -1, STRIDE)                                                                  \
+  X(q_stride_head, -20, STRIDE)                                                                    \
+  X(out_stride_request, -1, STRIDE)                                                                \
+  X(out_stride_head, 19, STRIDE)                                                                   \
+  X(k_stride_page, 640, STRIDE)                                                                    \
+  X(k_stride_token, 40, STRIDE)                                                                    \
+  X(k_stride_head, 20, STRIDE)                                                                     \
+  X(v_stride_page, 640, STRIDE)                                                                    \
+  X(v_stride_token, -1, STRIDE)                                                                    \
+  X(v_stride_head, 20, STRIDE)
+
+/* X(field, type, number, status) */
+#define BAD_ENUMS(X)                                                                               \
+  X(dtype_q, splitkv_dtype, 3, DTYPE)                                                              \
+  X(dtype_kv, splitkv_dtype, 77, DTYPE)                                                            \
+  X(dtype_out, splitkv_dtype, -1, DTYPE)                                                           \
+  X(layout, splitkv_layout, 3, LAYOUT)                                                             \
+  X(layout, splitkv_layout, -1, LAYOUT)                                                            \
+  X(table_format, splitkv_table_format, 2, TABLE_FORMAT)                                           \
+  X(table_type, splitkv_index_type, 2, INDEX_TYPE)                                                 \
+  X(split_policy, splitkv_split_policy, 4, SPLIT_POLICY)                                           \
+  X(split_policy, splitkv_split_policy, -1, SPLIT_POLICY)                                          \
+  X(isa, splitkv_isa, 99, ISA_UNKNOWN)                                                             \
+  X(isa, splitkv_isa, -1, ISA_UNKNOWN)
+
+static void single_fields(void) {
+  splitkv_problem p;
+#define TRY(name, bad, status)                                                                     \
+  p = reject_good_problem();                                                                       \
+  p.name = (bad);                                                                                  \
+  refused(&p, SPLITKV_ERROR_##status, "problem." #name, (int64_t)(bad));
+  BAD_FIELDS(TRY)
+#undef TRY
+#define TRY(name, type, bad, status)                                                               \
+  p = reject_good_problem();                                                                       \
+  p.name = (type)(bad);                                                                            \
+  refused(&p, SPLITKV_ERROR_##status, "problem." #name, (bad));
+  BAD_ENUMS(TRY)
+#undef TRY
+}
+
+static void struct_sizes(void) {
+  const splitkv_batch b = reject_good_batch();
+  const size_t known = sizeof(splitkv_problem);
+  const size_t bad[] = {0, 8, known - 8, known + 8, known + 1, (size_t)1 << 40};
+  for (size_t i = 0; i < sizeof bad / sizeof bad[0]; ++i) {
+    splitkv_problem p = reject_good_problem();
+    p.struct_size = bad[i];
+    refused(&p, SPLITKV_ERROR_STRUCT_SIZE, "problem.struct_size", (int64_t)bad[i]);
+  }
+  all_refuse(NULL, &b, SPLITKV_ERROR_NULL_POINTER, "problem", 0);
+  splitkv_error error = reject_error();
+  REJECT(splitkv_describe(NULL, &error), &error, SPLITKV_ERROR_NULL_POINTER, "problem", 0);
+}
+
+static void scales(void) {
+  const float bad[] = {INFINITY, -INFINITY, NAN};
+  for (size_t i = 0; i < 3; ++i) {
+    splitkv_problem p = reject_good_problem();
+    p.scale = bad[i];
+    refused(&p, SPLITKV_ERROR_SCALE, "problem.scale", 0);
+  }
+  splitkv_problem p = reject_good_problem();
+  p.head_dim_v = 16;
+  refused(&p, SPLITKV_ERROR_SCALE, "problem.scale", 0);
+  p.scale = 0.25F;
+  CHECK(splitkv_describe(&p, NULL) == SPLITKV_OK);
+  p.scale = -0.0F; /* zero all the same */
+  refused(&p, SPLITKV_ERROR_SCALE, "problem.scale", 0);
+}
+
+static void combinations(void) {
+  splitkv_problem p = reject_good_problem();
+  p.split_policy = SPLITKV_SPLIT_FIXED_SIZE;
+  refused(&p, SPLITKV_ERROR_SPLIT_VALUE, "problem.split_value", 0);
+  p.split_value = -3;
+  refused(&p, SPLITKV_ERROR_SPLIT_VALUE, "problem.split_value", -3);
+  p.split_policy = SPLITKV_SPLIT_FIXED_COUNT;
+  refused(&p, SPLITKV_ERROR_SPLIT_VALUE, "problem.split_value", -3);
+  p.split_policy = SPLITKV_SPLIT_NONE;
+  p.split_value = 4;
+  refused(&p, SPLITKV_ERROR_SPLIT_VALUE, "problem.split_value", 4);
+
+  p = reject_good_problem();
+  p.table_format = SPLITKV_TABLE_CSR;
+  refused(&p, SPLITKV_ERROR_TABLE_WIDTH, "problem.table_width", 4);
+
+  p = reject_good_problem();
+  p.layout = SPLITKV_LAYOUT_STRIDES;
+  p.k_stride_head = -1;
+  refused(&p, SPLITKV_ERROR_STRIDE, "problem.k_stride_head", -1);
+}
+
+/* Products past 2^63, one at a time. */
+static void overflows(void) {
+  const int64_t huge = INT64_MAX / 4;
+  splitkv_problem p = reject_good_problem();
+  p.page_size_tokens = huge;
+  refused(&p, SPLITKV_ERROR_OVERFLOW, "problem.page_size_tokens", huge);
+  p = reject_good_problem();
+  p.n_pages = huge;
+  refused(&p, SPLITKV_ERROR_OVERFLOW, "problem.n_pages", huge);
+  p = reject_good_problem();
+  p.layout = SPLITKV_LAYOUT_HND;
+  p.n_pages = INT64_MAX / (16 * 2 * 20) + 1;
+  refused(&p, SPLITKV_ERROR_OVERFLOW, "problem.n_pages", p.n_pages);
+  p = reject_good_problem();
+  p.layout = SPLITKV_LAYOUT_STRIDES;
+  p.v_stride_token = huge;
+  refused(&p, SPLITKV_ERROR_OVERFLOW, "problem.n_pages", p.n_pages);
+}
+
+/* Kernel sets that are in the list of names but not of this build or CPU. */
+static void unavailable_kernel_sets(void) {
+  bool usable[5] = {true, false, false, false, false};
+  for (int64_t i = 0; i < splitkv_kernel_set_count(); ++i) {
+    splitkv_kernel_set_info info;
+    info.struct_size = sizeof info;
+    if (CHECK(splitkv_kernel_set_get(i, &info, NULL) == SPLITKV_OK) && CHECK((int)info.isa < 5))
+      usable[info.isa] = info.is_usable != 0;
+  }
+  int n_unavailable = 0;
+  for (int isa = 0; isa < 5; ++isa) {
+    splitkv_problem p = reject_good_problem();
+    p.isa = (splitkv_isa)isa;
+    if (usable[isa]) {
+      CHECK(splitkv_describe(&p, NULL) == SPLITKV_OK);
+      continue;
+    }
+    refused(&p, SPLITKV_ERROR_ISA_UNAVAILABLE, "problem.isa", isa);
+    ++n_unavailable;
+  }
+  CHECK(usable[SPLITKV_ISA_SCALAR] && n_unavailable > 0); /* no CPU has both AVX2 and NEON */
+}
+
+void reject_problems(void) {
+  const splitkv_problem good = reject_good_problem();
+  splitkv_error error = reject_error();
+  const splitkv_error before = error;
+  CHECK(splitkv_describe(&good, &error) == SPLITKV_OK);
+  CHECK(memcmp(&error, &before, sizeof error) == 0);
+  single_fields();
+  struct_sizes();
+  scales();
+  combinations();
+  overflows();
+  unavailable_kernel_sets();
+}
+
+/* ── batches ────────────────────────────────────────────────────────────────────────────────── */
+
+static void bad_lengths(void) {
+  const splitkv_problem p = reject_good_problem();
+  splitkv_batch b = reject_good_batch();
+  const int64_t negative[] = {40, -1};
+  b.kv_lens = negative;
+  all_refuse(&p, &b, SPLITKV_ERROR_KV_LEN, "batch.kv_lens[1]", -1);
+  const int32_t negative32[] = {-2000000000, 4};
+  b.kv_lens = negative32;
+  b.kv_lens_type = SPLITKV_I32;
+  all_refuse(&p, &b, SPLITKV_ERROR_KV_LEN, "batch.kv_lens[0]", -2000000000);
+  const int64_t least[] = {3, INT64_MIN};
+  b.kv_lens = least;
+  b.kv_lens_type = SPLITKV_I64;
+  all_refuse(&p, &b, SPLITKV_ERROR_KV_LEN, "batch.kv_lens[1]", INT64_MIN);
+  const int64_t past_table[] = {64, 65}; /* 4 pages of 16 */
+  b.kv_lens = past_table;
+  all_refuse(&p, &b, SPLITKV_ERROR_KV_LEN_TABLE, "batch.kv_lens[1]", 65);
+  const int64_t most[] = {INT64_MAX, 1};
+  b.kv_lens = most;
+  all_refuse(&p, &b, SPLITKV_ERROR_KV_LEN_TABLE, "batch.kv_lens[0]", INT64_MAX);
+}
+
+/* Sums and products of lengths past 2^63; a CSR table sets no limit to a length. */
+static void overflowing_lengths(void) {
+  splitkv_problem p = reject_good_problem();
+  p.table_format = SPLITKV_TABLE_CSR;
+  p.table_width = 0;
+  splitkv_batch b = reject_good_batch();
+  const int64_t one[] = {1, INT64_MAX};
+  b.kv_lens = one;
+  all_refuse(&p, &b, SPLITKV_ERROR_OVERFLOW, "batch.kv_lens", INT64_MAX);
+  const int64_t sum[] = {INT64_MAX / 3, INT64_MAX / 3};
+  b.kv_lens = sum;
+  all_refuse(&p, &b, SPLITKV_ERROR_OVERFLOW, "batch.kv_lens", INT64_MAX / 3);
+  p.split_policy = SPLITKV_SPLIT_FIXED_SIZE;
+  p.split_value = 1;
+  const int64_t slots[] = {0, INT64_MAX / 60};
+  b.kv_lens = slots;
+  splitkv_error error = reject_error();
+  size_t bytes = 0;
+  CHECK(splitkv_plan_size(&p, &b, &bytes, &error) == SPLITKV_ERROR_OVERFLOW);
+}
+
+static void bad_batch_fields(void) {
+  const splitkv_problem p = reject_good_problem();
+  splitkv_batch b = reject_good_batch();
+  const int64_t workers[] = {0, -1, SPLITKV_MAX_WORKERS + 1, INT64_MAX, INT64_MIN};
+  for (size_t i = 0; i < sizeof workers / sizeof workers[0]; ++i) {
+    b.n_workers = workers[i];
+    all_refuse(&p, &b, SPLITKV_ERROR_N_WORKERS, "batch.n_workers", workers[i]);
+  }
+  b = reject_good_batch();
+  b.n_requests = -1;
+  all_refuse(&p, &b, SPLITKV_ERROR_N_REQUESTS, "batch.n_requests", -1);
+  b.n_requests = INT64_MAX;
+  all_refuse(&p, &b, SPLITKV_ERROR_OVERFLOW, "batch.n_requests", INT64_MAX);
+  b = reject_good_batch();
+  b.kv_lens_type = (splitkv_index_type)5;
+  all_refuse(&p, &b, SPLITKV_ERROR_INDEX_TYPE, "batch.kv_lens_type", 5);
+  b = reject_good_batch();
+  b.kv_lens = NULL;
+  all_refuse(&p, &b, SPLITKV_ERROR_NULL_POINTER, "batch.kv_lens", 0);
+  b = reject_good_batch();
+  b.struct_size += 8;
+  all_refuse(&p, &b, SPLITKV_ERROR_STRUCT_SIZE, "batch.struct_size", (int64_t)b.struct_size);
+  all_refuse(&p, NULL, SPLITKV_ERROR_NULL_POINTER, "batch", 0);
+}
+
+/* Row strides that only the number of requests makes impossible. */
+static void bad_row_strides(void) {
+  const splitkv_batch b = reject_good_batch();
+  splitkv_problem p = reject_good_problem();
+  p.q_stride_request = INT64_MAX / 2;
+  all_refuse(&p, &b, SPLITKV_ERROR_OVERFLOW, "batch.n_requests", 2);
+  p = reject_good_problem();
+  p.out_stride_request = INT64_MAX / 2;
+  all_refuse(&p, &b, SPLITKV_ERROR_OVERFLOW, "batch.n_requests", 2);
+  p = reject_good_problem();
+  p.q_stride_request = 8;
+  p.q_stride_head = INT64_MAX / 4;
+  all_refuse(&p, &b, SPLITKV_ERROR_OVERFLOW, "batch.n_requests", 2);
+  p = reject_good_problem();
+  p.out_stride_request = 119; /* six rows of 20 take 120 */
+  all_refuse(&p, &b, SPLITKV_ERROR_STRIDE, "problem.out_stride_request", 119);
+  p.out_stride_request = 20; /* requests inside heads */
+  p.out_stride_head = 40;
+  splitkv_plan *plan = NULL;
+  CHECK(splitkv_plan_create(&p, &b, NULL, &plan, NULL) == SPLITKV_OK);
+  splitkv_plan_destroy(plan);
+}
+
+static void bad_storage(void) {
+  const splitkv_problem p = reject_good_problem();
+  const splitkv_batch b = reject_good_batch();
+  splitkv_plan *const untouched = (splitkv_plan *)(void *)storage;
+  splitkv_plan *plan = untouched;
+  splitkv_error error = reject_error();
+  size_t bytes = 0;
+  CHECK(splitkv_plan_size(&p, &b, &bytes, NULL) == SPLITKV_OK && bytes > 0);
+  memset(storage, PATTERN, sizeof storage);
+  const size_t too_few[] = {bytes - 1, 0, 64};
+  for (size_t i = 0; i < 3; ++i) {
+    error = reject_error();
+    REJECT(splitkv_plan_init(storage, too_few[i], &p, &b, &plan, &error), &error,
+           SPLITKV_ERROR_PLAN_STORAGE, "storage_bytes", (int64_t)too_few[i]);
+  }
+  for (int offset = 1; offset < 64; offset += offset) {
+    error = reject_error();
+    REJECT(splitkv_plan_init(storage + offset, sizeof storage - 64, &p, &b, &plan, &error), &error,
+           SPLITKV_ERROR_PLAN_ALIGNMENT, "storage", offset);
+  }
+  error = reject_error();
+  REJECT(splitkv_plan_init(NULL, bytes, &p, &b, &plan, &error), &error, SPLITKV_ERROR_NULL_POINTER,
+         "storage", 0);
+  error = reject_error();
+  REJECT(splitkv_plan_init(storage, bytes, &p, &b, NULL, &error), &error,
+         SPLITKV_ERROR_NULL_POINTER, "plan", 0);
+  error = reject_error();
+  REJECT(splitkv_plan_size(&p, &b, NULL, &error), &error, SPLITKV_ERROR_NULL_POINTER, "plan_bytes",
+         0);
+  CHECK(plan == untouched && storage_is_untouched());
+  CHECK(splitkv_plan_init(storage, bytes, &p, &b, &plan, NULL) == SPLITKV_OK);
+  for (size_t i = bytes; i < sizeof storage; ++i)
+    if (!CHECK_MSG(storage[i] == PATTERN, "byte %zu of %zu was written", i, bytes)) break;
+}
+
+void reject_batches(void) {
+  bad_lengths();
+  overflowing_lengths();
+  bad_batch_fields();
+  bad_row_strides();
+  bad_storage();
+}
+
+/* ── limits ─────────────────────────────────────────────────────────────────────────────────── */
+
+static void limits_refused(const splitkv_problem *p, const splitkv_limits *limits,
+                           splitkv_status want, const char *field, int64_t value) {
+  splitkv_sizes sizes;
+  memset(&sizes, PATTERN, sizeof sizes);
+  const splitkv_sizes before = sizes;
+  splitkv_error error = reject_error();
+  REJECT(splitkv_get_sizes(p, limits, &sizes, &error), &error, want, field, value);
+  CHECK(memcmp(&sizes, &before, sizeof sizes) == 0);
+}
+
+static splitkv_limits good_limits(void) {
+  splitkv_limits limits;
+  splitkv_limits_init(&limits);
+  limits.max_requests = 10;
+  limits.max_kv_tokens_total = 1000;
+  limits.max_kv_tokens_per_request = 500;
+  limits.max_workers = 4;
+  return limits;
+}
+
+void reject_limits(void) {
+  splitkv_problem p = reject_good_problem();
+  splitkv_limits limits = good_limits();
+  limits.max_requests = -1;
+  limits_refused(&p, &limits, SPLITKV_ERROR_LIMITS, "limits.max_requests", -1);
+  limits = good_limits();
+  limits.max_kv_tokens_total = INT64_MIN;
+  limits_refused(&p, &limits, SPLITKV_ERROR_LIMITS, "limits.max_kv_tokens_total", INT64_MIN);
+  limits = good_limits();
+  limits.max_kv_tokens_per_request = -7;
+  limits_refused(&p, &limits, SPLITKV_ERROR_LIMITS, "limits.max_kv_tokens_per_request", -7);
+  const int64_t workers[] = {0, -4, SPLITKV_MAX_WORKERS + 1, INT64_MAX};
+  for (size_t i = 0; i < sizeof workers / sizeof workers[0]; ++i) {
+    limits = good_limits();
+    limits.max_workers = workers[i];
+    limits_refused(&p, &limits, SPLITKV_ERROR_N_WORKERS, "limits.max_workers", workers[i]);
+  }
+  limits = good_limits();
+  limits.struct_size = 1;
+  limits_refused(&p, &limits, SPLITKV_ERROR_STRUCT_SIZE, "limits.struct_size", 1);
+  limits_refused(&p, NULL, SPLITKV_ERROR_NULL_POINTER, "limits", 0);
+  limits = good_limits();
+  splitkv_error error = reject_error();
+  REJECT(splitkv_get_sizes(&p, &limits, NULL, &error), &error, SPLITKV_ERROR_NULL_POINTER, "sizes",
+         0);
+
+  /* Bounds past 2^63 are errors, bounds that are merely large are not. */
+  p.split_policy = SPLITKV_SPLIT_FIXED_SIZE;
+  p.split_value = 1;
+  limits = good_limits();
+  limits.max_kv_tokens_total = limits.max_kv_tokens_per_request = INT64_MAX;
+  limits_refused(&p, &limits, SPLITKV_ERROR_OVERFLOW, "limits.max_kv_tokens_total", INT64_MAX);
+  p.split_policy = SPLITKV_SPLIT_AUTO;
+  p.split_value = 0;
+  splitkv_sizes sizes;
+  CHECK(splitkv_get_sizes(&p, &limits, &sizes, NULL) == SPLITKV_OK);
+  CHECK(sizes.struct_size == sizeof sizes && sizes.workspace_bytes < 1000000);
+  limits.max_requests = INT64_MAX;
+  error = reject_error();
+  CHECK(splitkv_get_sizes(&p, &limits, &sizes, &error) == SPLITKV_ERROR_OVERFLOW);
+}

@@ -1,0 +1,145 @@
+/* The stated workspace is exactly what run touches: no byte more, no byte less.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * Each plan runs twice, over two patterns. A byte that was written holds the same value after both
+ * runs, so it differs from at least one pattern; a byte that was not holds both. Arguments: [number
+ * of plans [first seed]]. */
+#include "batch.h"
+#include "check.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { PATTERN_A = 0x5a, PATTERN_B = 0xc3, MAX_REGIONS = 16 };
+
+static int64_t n_with_workspace, n_with_scratch;
+
+/* Runs over a workspace filled with `pattern`. */
+static bool run_over(test_batch *b, const splitkv_plan *plan, guard_buffer *workspace,
+                     unsigned char pattern) {
+  splitkv_error error;
+  memset(&error, 0, sizeof error);
+  memset(workspace->data, pattern, workspace->size_bytes);
+  memset(b->out.data, pattern, b->out.size_bytes);
+  memset(b->lse.data, pattern, b->lse.size_bytes);
+  const splitkv_status status =
+      splitkv_run(plan, &b->problem, &b->tensors, workspace->size_bytes ? workspace->data : NULL,
+                  workspace->size_bytes, NULL, &error);
+  return CHECK_MSG(status == SPLITKV_OK, "%s", error.message) && CHECK(guard_is_intact(workspace));
+}
+
+/* Marks the bytes of the regions in `covered`; regions ascend, do not overlap, and leave gaps of
+ * less than the alignment between them and none after the last. */
+static bool check_regions(const splitkv_plan *plan, size_t bytes, unsigned char *covered) {
+  splitkv_plan_info info;
+  info.struct_size = sizeof info;
+  if (!CHECK(splitkv_plan_get_info(plan, &info, NULL) == SPLITKV_OK) ||
+      !CHECK(info.n_regions <= MAX_REGIONS && info.workspace_bytes == bytes))
+    return false;
+  size_t end = 0;
+  for (int64_t i = 0; i < info.n_regions; ++i) {
+    splitkv_region region;
+    region.struct_size = sizeof region;
+    if (!CHECK(splitkv_plan_get_region(plan, i, &region, NULL) == SPLITKV_OK) ||
+        !CHECK(region.size_bytes > 0 && region.offset_bytes >= end) ||
+        !CHECK(region.offset_bytes - end < SPLITKV_ALIGNMENT) ||
+        !CHECK(region.offset_bytes + region.size_bytes <= bytes))
+      return false;
+    memset(covered + region.offset_bytes, 1, region.size_bytes);
+    end = region.offset_bytes + region.size_bytes;
+    n_with_scratch += strcmp(region.name, "scratch") == 0;
+  }
+  return CHECK_MSG(end == bytes, "regions end at %zu, workspace at %zu", end, bytes);
+}
+
+/* Every byte of a region was written, no byte of a gap. */
+static bool check_touched(const unsigned char *covered, const unsigned char *a,
+                          const unsigned char *b, size_t bytes) {
+  for (size_t i = 0; i < bytes; ++i) {
+    const bool touched = a[i] != PATTERN_A || b[i] != PATTERN_B;
+    if (!CHECK_MSG(touched == (covered[i] != 0), "byte %zu of %zu: %s", i, bytes,
+                   touched ? "written outside the regions" : "never written"))
+      return false;
+  }
+  return true;
+}
+
+/* One byte less is refused and nothing is touched. */
+static bool check_too_small(test_batch *b, const splitkv_plan *plan, guard_buffer *workspace) {
+  const size_t bytes = workspace->size_bytes;
+  splitkv_error error;
+  memset(&error, 0, sizeof error);
+  memset(workspace->data, PATTERN_A, bytes);
+  memset(b->out.data, PATTERN_A, b->out.size_bytes);
+  memset(b->lse.data, PATTERN_A, b->lse.size_bytes);
+  const splitkv_status status =
+      splitkv_run(plan, &b->problem, &b->tensors, workspace->data, bytes - 1, NULL, &error);
+  bool ok = CHECK(status == SPLITKV_ERROR_WORKSPACE_SIZE && error.status == status);
+  for (size_t i = 0; ok && i < bytes; ++i)
+    ok = workspace->data[i] == PATTERN_A;
+  for (size_t i = 0; ok && i < b->out.size_bytes; ++i)
+    ok = b->out.data[i] == PATTERN_A;
+  for (size_t i = 0; ok && i < b->lse.size_bytes; ++i)
+    ok = b->lse.data[i] == PATTERN_A;
+  return CHECK_MSG(ok, "one byte less: status %s", splitkv_status_name(status));
+}
+
+static bool check_plan(test_batch *b, const splitkv_plan *plan) {
+  const size_t bytes = splitkv_plan_workspace_bytes(plan);
+  unsigned char *covered = calloc(bytes + 1, 1), *first = malloc(bytes + 1);
+  if (!covered || !first) return CHECK(false);
+  bool ok = check_regions(plan, bytes, covered);
+  guard_buffer workspace = guard_create(bytes, b->spec.side, SPLITKV_ALIGNMENT);
+  ok = ok && run_over(b, plan, &workspace, PATTERN_A);
+  if (ok) {
+    memcpy(first, workspace.data, bytes);
+    ok = run_over(b, plan, &workspace, PATTERN_B) &&
+         check_touched(covered, first, workspace.data, bytes);
+  }
+  if (ok && bytes > 0) {
+    ++n_with_workspace;
+    ok = check_too_small(b, plan, &workspace);
+  }
+  guard_destroy(&workspace);
+  free(covered);
+  free(first);
+  return ok;
+}
+
+static bool one_plan(uint64_t seed) {
+  static const test_ranges small = {8, 700, 40, 4, 64, 1500};
+  static const test_ranges wide = {3, 200, SPLITKV_MAX_HEAD_DIM, 2, 64, 3000};
+  static test_spec spec;
+  rng r = {seed};
+  test_spec_random(&spec, &r, seed % 5 == 0 ? &wide : &small);
+  test_batch b;
+  test_batch_build(&b, &spec);
+  splitkv_isa isas[TEST_MAX_ISAS];
+  const int n_isas = test_usable_isas(isas);
+  b.problem.isa = isas[seed % (uint64_t)n_isas];
+  splitkv_plan *plan = NULL;
+  splitkv_error error;
+  memset(&error, 0, sizeof error);
+  bool ok = CHECK_MSG(splitkv_plan_create(&b.problem, &b.batch, NULL, &plan, &error) == SPLITKV_OK,
+                      "%s", error.message);
+  ok = ok && check_plan(&b, plan);
+  if (!ok) test_batch_print(&b);
+  splitkv_plan_destroy(plan);
+  test_batch_destroy(&b);
+  return ok;
+}
+
+int main(int argc, char **argv) {
+  const int64_t n = argc > 1 ? strtoll(argv[1], NULL, 10) : 4000;
+  const uint64_t first = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
+  for (int64_t i = 0; i < n && check_failures() < 5; ++i)
+    if (!one_plan(first + (uint64_t)i))
+      fprintf(stderr, "  repeat with: test_exact 1 %" PRIu64 "\n", first + (uint64_t)i);
+  printf("%" PRId64 " plans needed a workspace, %" PRId64 " of them scratch in it\n",
+         n_with_workspace, n_with_scratch);
+  if (n >= 1000) CHECK(n_with_workspace > n / 5 && n_with_scratch > 10);
+  return check_report("exact workspace");
+}
