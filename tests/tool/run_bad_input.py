@@ -11,6 +11,7 @@ import struct
 import sys
 import tempfile
 
+sys.dont_write_bytecode = True  # the source folder stays as it is
 from run_support import (Failures, npy_bytes, option, run_tool, safetensors_bytes,
                          tool_from_arguments)
 

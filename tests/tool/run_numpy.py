@@ -25,6 +25,7 @@ except ImportError:
 import json
 import tempfile
 
+sys.dont_write_bytecode = True  # the source folder stays as it is
 from run_support import (Failures, option, run_tool, safetensors_bytes, tool_from_arguments,
                          usable_kernel_sets)
 
