@@ -223,8 +223,9 @@ static void cut_line(splitkv_plan *plan, int64_t total_cost) {
 }
 
 /* Where each task's scratch lies, sized by the longest piece that it really has. */
-static int64_t place_scratch(splitkv_plan *plan) {
-  const int64_t enough = (int64_t)SPL_FOLD_TILES * SPL_TILE_TOKENS; /* more takes no more scratch */
+static int64_t place_scratch(splitkv_plan *plan, int64_t longest_piece) {
+  /* No piece is longer, and longer ones take no more scratch: seen once, the search is over. */
+  const int64_t enough = spl_min(longest_piece, (int64_t)SPL_FOLD_TILES * SPL_TILE_TOKENS);
   int64_t offset = 0, end = 0;
   for (int64_t t = 0; t < plan->n_tasks; t++) {
     spl_walk walk = spl_walk_task(plan, t);
@@ -262,7 +263,7 @@ static void make_plan(splitkv_plan *plan, const spl_shape *shape, const splitkv_
     for (int64_t t = 0; t < plan->n_tasks; t++)
       plan->tasks[t].max_piece_tokens = m->longest_piece;
   } else {
-    scratch_bytes = place_scratch(plan);
+    scratch_bytes = place_scratch(plan, m->longest_piece);
   }
   assert(scratch_bytes >= 0);
   const bool fits = spl_workspace_layout(shape, plan->n_slots, scratch_bytes, &plan->workspace);
