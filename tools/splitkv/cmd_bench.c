@@ -43,7 +43,7 @@ const char cmd_bench_help[] =
     "  --json            one JSON object instead of the table\n"
     "  --json-file FILE  the JSON object to FILE, beside the table\n"
     "\n"
-    "Words beside a suite or a quoted problem override its words:\n"
+    "Words beside a suite override its cases; beside quoted problems they add:\n"
     "  splitkv bench --suite pr683 dtype=bf16 threads=2 --json\n";
 
 typedef struct bench_options {
@@ -210,6 +210,20 @@ static const char *short_name(const char *name) {
   return slash && !strchr(name, '=') ? slash + 1 : name;
 }
 
+/* "kernel set avx512, 2 threads" where that is so of all cases, else "". */
+static void common_setting(const selection *chosen, const outcome *outcomes, char *text,
+                           size_t capacity) {
+  text[0] = '\0';
+  for (size_t i = 1; i < chosen->n_cases; i++) {
+    if (outcomes[i].kernel_set != outcomes[0].kernel_set ||
+        chosen->cases[i].spec.threads != chosen->cases[0].spec.threads) {
+      return;
+    }
+  }
+  snprintf(text, capacity, ", kernel set %s, %lld threads", outcomes[0].kernel_set,
+           (long long)chosen->cases[0].spec.threads);
+}
+
 static int draw_plot(const selection *chosen, const outcome *outcomes, const char *path) {
   plot_bar *bars = calloc(chosen->n_cases + 1, sizeof *bars);
   if (!bars) {
@@ -221,10 +235,10 @@ static int draw_plot(const selection *chosen, const outcome *outcomes, const cha
                          .time = outcomes[i].result.time,
                          .is_compute_bound = strcmp(bound_by(&outcomes[i]), "compute") == 0};
   }
-  char title[256];
-  snprintf(title, sizeof title, "splitkv %s on %.100s, kernel set %s, %lld threads",
-           splitkv_version(), machine_cpu_name(), outcomes[0].kernel_set,
-           (long long)chosen->cases[0].spec.threads);
+  char setting[64], title[256];
+  common_setting(chosen, outcomes, setting, sizeof setting);
+  snprintf(title, sizeof title, "splitkv %s on %.100s%s", splitkv_version(), machine_cpu_name(),
+           setting);
   int status = plot_bars(path, title, bars, chosen->n_cases);
   free(bars);
   return status;

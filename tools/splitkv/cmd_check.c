@@ -34,7 +34,7 @@ const char cmd_check_help[] =
     "  --json            one JSON object instead of the table\n"
     "  --json-file FILE  the JSON object to FILE, beside the table\n"
     "\n"
-    "Words beside a suite or a quoted problem override its words:\n"
+    "Words beside a suite override its cases; beside quoted problems they add:\n"
     "  splitkv check 'b=4 kv=100..900 hq=40' 'kv=5,0,17 table=shared' dtype=bf16\n"
     "  splitkv check --suite odd dtype=f32 isa=scalar threads=2\n";
 

@@ -16,8 +16,8 @@
 const char cmd_plan_help[] =
     "Shows how a problem would run: kernel set, where requests are cut, the work of\n"
     "each task and its balance, and every region of the workspace with its offset and\n"
-    "size. 'total' is what a run takes, exactly; 'bound' is what splitkv_get_sizes says\n"
-    "for limits that are this batch's own numbers. No tensor is made.\n"
+    "size. 'total' is what a run takes, exactly; 'bound' is what splitkv_get_sizes\n"
+    "says for limits that are this batch's own numbers. No tensor is made.\n"
     "\n"
     "  --json  one JSON object instead\n"
     "\n"

@@ -477,6 +477,15 @@ int problem_spec_override(problem_spec *spec, const problem_spec *source) {
   return 0;
 }
 
+const char *problem_spec_common_word(const problem_spec *a, const problem_spec *b) {
+  for (int i = 0; i < N_WORDS; i++) {
+    if (is_given(a, i) && is_given(b, i)) {
+      return words[i].name;
+    }
+  }
+  return NULL;
+}
+
 int problem_spec_complete(problem_spec *spec, int64_t default_threads, text_error *error) {
   if (spec->kv == KV_LIST) {
     int64_t n = 0;

@@ -59,6 +59,9 @@ int problem_spec_parse(problem_spec *spec, const char *text, text_error *error);
 /* The words given in `words` replace those of `spec`. Returns 0, or -1 when memory is short. */
 int problem_spec_override(problem_spec *spec, const problem_spec *words);
 
+/* A word that both give, NULL where there is none. */
+const char *problem_spec_common_word(const problem_spec *a, const problem_spec *b);
+
 /* Gives the words that were not given their default (threads: default_threads) and checks what
  * concerns two words. Returns 0, or -1 with *error. */
 int problem_spec_complete(problem_spec *spec, int64_t default_threads, text_error *error);

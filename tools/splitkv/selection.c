@@ -104,6 +104,12 @@ static int add_case(selection *chosen, const char *suite_name, const char *name,
   if (problem_spec_parse(&entry->spec, text, &error)) {
     return tool_usage_error("%s", error.message);
   }
+  const char *common = problem_spec_common_word(&entry->spec, &chosen->words);
+  if (common && !suite_name) {
+    return tool_usage_error("%s: is given in '%.60s' and beside it (a problem that is a single "
+                            "word needs a blank: '%s=... ')",
+                            common, text, common);
+  }
   if (problem_spec_override(&entry->spec, &chosen->words)) {
     return out_of_memory();
   }

@@ -3,7 +3,8 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * A problem is one argument with blanks in it, or all arguments without blanks together. Beside a
- * suite or a problem with blanks, arguments without blanks override words of every case. */
+ * suite, arguments without blanks override words of every case; beside problems with blanks they
+ * add words to every problem. */
 #ifndef SPLITKV_TOOL_SELECTION_H
 #define SPLITKV_TOOL_SELECTION_H
 

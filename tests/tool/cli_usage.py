@@ -1,0 +1,172 @@
+"""What `splitkv` says to bad usage, and its help: exit status 2 or 3 and one line that names the
+word and what would be right.
+
+SPDX-License-Identifier: Apache-2.0
+"""
+import os
+import sys
+import tempfile
+
+from run_support import Failures, run_tool, tool_from_arguments, usable_kernel_sets
+
+COMMANDS = ("info", "plan", "check", "bench", "run")
+WORDS = ("b=", "hq=", "hkv=", "d=", "dv=", "page=", "kv=", "dtype=", "dtype_q=", "dtype_kv=",
+         "dtype_out=", "layout=", "split=", "table=", "seed=", "scale=", "threads=", "isa=",
+         "data=", "index=", "format=")
+
+# Words of a problem, and what the error line has to say.
+BAD_PROBLEMS = (
+    ("hqq=3", ("hqq", "'hq'")),
+    ("batch=3", ("batch",)),
+    ("b=1 b=2", ("'b'", "twice")),
+    ("b=-1", ("b=-1", "0 ..")),
+    ("b=x", ("b=x", "whole number")),
+    ("b=", ("b=", "whole number")),
+    ("b", ("b", "name=value")),
+    ("b=3 kv=1,2", ("b=3", "2 lengths")),
+    ("hq=0", ("hq=0", "1 ..")),
+    ("hq=99999999999999999999", ("hq=", "1 ..")),
+    ("hq=7 hkv=2", ("hq", "7", "2")),
+    ("hkv=0", ("hkv=0",)),
+    ("d=0", ("d=0", "576")),
+    ("d=577", ("d=577", "576")),
+    ("dv=1000", ("dv=1000", "576")),
+    ("page=0", ("page=0",)),
+    ("kv=-5", ("kv=-5",)),
+    ("kv=9..3", ("kv=9..3", "range")),
+    ("kv=1,,2", ("kv=1,,2", "list")),
+    ("kv=1..", ("kv=1..",)),
+    ("kv=5x0", ("kv=5x0",)),
+    ("kv=99999999999999999999", ("kv=",)),
+    ("dtype=f8", ("dtype=f8", "f32, f16 or bf16")),
+    ("dtype_q=bf61", ("dtype_q=bf61", "did you mean bf16?")),
+    ("layout=ndh", ("layout=ndh", "nhd or hnd")),
+    ("split=size", ("split=size", "size:TOKENS")),
+    ("split=size:0", ("split=size:0",)),
+    ("split=count:-1", ("split=count:-1",)),
+    ("table=random", ("table=random", "identity, shuffled or shared")),
+    ("seed=-1", ("seed=-1",)),
+    ("scale=0", ("scale=0", "finite")),
+    ("scale=nan", ("scale=nan", "finite")),
+    ("scale=inf", ("scale=inf", "finite")),
+    ("scale=1e", ("scale=1e", "finite")),
+    ("threads=0", ("threads=0", "65535")),
+    ("threads=65536", ("threads=65536", "65535")),
+    ("isa=sse", ("isa=sse", "avx2")),
+    ("data=evil", ("data=evil", "adversarial")),
+    ("index=i16", ("index=i16", "i32 or i64")),
+    ("format=coo", ("format=coo", "dense or csr")),
+    ("b=1\x1b[31m", ("b=1",)),
+    ("b=4\nkv=5 x=1", ("x=1",)),
+)
+
+# Whole command lines.
+BAD_LINES = (
+    (["chekc"], ("chekc", "check")),
+    (["frobnicate"], ("frobnicate", "help")),
+    (["help", "chekc"], ("chekc",)),
+    (["help", "check", "bench"], ("one command",)),
+    (["plan"], ("plan", "problem")),
+    (["plan", "--json"], ("plan", "problem")),
+    (["plan", "b=1 kv=1", "b=2 kv=1"], ("one problem",)),
+    (["plan", "--suite", "odd", "b=1"], ("--suite",)),
+    (["check", "b=1 kv=1", "kv=5"], ("kv", "beside")),
+    (["info", "b=1"], ("info", "b=1")),
+    (["check", "--suit", "odd"], ("--suit", "--suite")),
+    (["check", "--suite"], ("--suite", "value")),
+    (["check", "--suite", "pr682"], ("pr682", "pr683")),
+    (["check", "--suite", "none"], ("none", "odd")),
+    (["check", "--plot", "x.svg"], ("--plot",)),
+    (["check", "--json=yes"], ("--json", "no value")),
+    (["check", "--suite", "ragged", "b=8"], ("ragged/", "b=8")),
+    (["bench", "--seconds", "0", "kv=5"], ("--seconds", "above 0")),
+    (["bench", "--seconds", "abc", "kv=5"], ("--seconds", "abc")),
+    (["bench", "--plot", "/nonexistent/x.svg", "kv=5"], ("--plot", "/nonexistent/x.svg")),
+    (["check", "--json-file", "/nonexistent/x.json", "b=0"], ("/nonexistent/x.json",)),
+)
+
+
+def check_error(failures, tool, arguments, status, parts, environment=None):
+    result = run_tool([tool, *arguments], env=environment)
+    text = result.stderr.decode(errors="replace")
+    name = " ".join(arguments)
+    failures.check(result.returncode == status,
+                   f"{name!r}: status {result.returncode}, not {status}: {text!r}")
+    failures.check(text.count("\n") == 1 and text.endswith("\n"), f"{name!r}: one line, not {text!r}")
+    failures.check(text.startswith("splitkv: "), f"{name!r}: {text!r} says who speaks")
+    failures.check(all(ord(c) >= 32 for c in text[:-1]), f"{name!r}: control characters in {text!r}")
+    for part in parts:
+        failures.check(part in text, f"{name!r}: {part!r} is not in {text!r}")
+
+
+def check_help(failures, tool):
+    overview = run_tool([tool, "help"])
+    text = overview.stdout.decode()
+    failures.check(overview.returncode == 0 and overview.stderr == b"", "help succeeds")
+    for command in COMMANDS:
+        failures.check(f"\n  {command} " in text, f"help lists {command}")
+        result = run_tool([tool, "help", command])
+        page = result.stdout.decode()
+        failures.check(result.returncode == 0, f"help {command} succeeds")
+        failures.check(page.startswith(f"usage: splitkv {command}"), f"help {command} begins well")
+        same = run_tool([tool, command, "--help"])
+        failures.check(same.returncode == 0 and same.stdout.decode() == page,
+                       f"{command} --help is help {command}")
+        lines = page.splitlines()[1:]
+        failures.check(all(len(line) <= 80 for line in lines), f"help {command} fits 80 columns")
+    for command in ("plan", "check", "bench"):
+        page = run_tool([tool, "help", command]).stdout.decode()
+        for word in WORDS:
+            failures.check(word in page, f"help {command} explains {word}")
+    nothing = run_tool([tool])
+    failures.check(nothing.returncode == 2 and b"usage:" in nothing.stderr, "no command: usage, 2")
+    version = run_tool([tool, "--version"])
+    failures.check(version.returncode == 0 and version.stdout.startswith(b"splitkv "), "--version")
+
+
+def check_unsupported(failures, tool):
+    usable = usable_kernel_sets(tool)
+    missing = [isa for isa in ("avx2", "avx512", "neon") if isa not in usable]
+    failures.check(bool(missing), "no machine has them all")
+    for isa in missing:
+        for command in ("plan", "check", "bench"):
+            check_error(failures, tool, [command, f"isa={isa}", "kv=5"], 3, (isa,))
+    check_error(failures, tool, ["check", "b=4096 kv=64M"], 3, ("memory",))
+
+
+def check_without_gnuplot(failures, tool):
+    with tempfile.TemporaryDirectory() as folder:
+        # A shell, but no gnuplot.
+        os.symlink("/bin/sh", os.path.join(folder, "sh"))
+        check_error(failures, tool, ["bench", "--plot", os.path.join(folder, "x.svg"), "kv=5"], 3,
+                    ("--plot", "gnuplot", "install"), {"PATH": folder})
+        failures.check(not os.path.exists(os.path.join(folder, "x.svg")), "no plot is left behind")
+
+
+def check_full_disk(failures, tool):
+    if not os.path.exists("/dev/full"):
+        return
+    with open("/dev/full", "wb") as full:
+        import subprocess
+        result = subprocess.run([tool, "help"], stdout=full, stderr=subprocess.PIPE)
+    failures.check(result.returncode == 2 and b"stdout" in result.stderr,
+                   "output that cannot be written is an error")
+
+
+def main():
+    tool = tool_from_arguments()
+    failures = Failures()
+    for problem, parts in BAD_PROBLEMS:
+        for command in ("plan", "check", "bench"):
+            check_error(failures, tool, [command, problem], 2, parts)
+    for arguments, parts in BAD_LINES:
+        check_error(failures, tool, arguments, 2, parts)
+    check_help(failures, tool)
+    check_unsupported(failures, tool)
+    check_without_gnuplot(failures, tool)
+    check_full_disk(failures, tool)
+    return failures.finish(600)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

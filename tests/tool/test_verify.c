@@ -1,0 +1,275 @@
+/* What `splitkv check` and `bench` rest on: data that nobody may read is NaN, and a result that is
+ * wrong, or a byte outside of the workspace that changed, is found.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "case.h"
+#include "data.h"
+#include "selection.h"
+#include "suites.h"
+#include "tool.h"
+#include "verify.h"
+
+#include "ref.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int n_checks, n_failed;
+
+#define CHECK(condition)                                                                           \
+  do {                                                                                             \
+    n_checks++;                                                                                    \
+    if (!(condition)) {                                                                            \
+      n_failed++;                                                                                  \
+      printf("FAIL: %s:%d: %s: %s\n", __FILE__, __LINE__, now, #condition);                        \
+    }                                                                                              \
+  } while (0)
+
+/* The problem at hand, for messages. */
+static const char *now = "";
+
+static void begin(problem_spec *spec, tool_case *c, const char *text) {
+  text_error error;
+  now = text;
+  problem_spec_init(spec);
+  CHECK(problem_spec_parse(spec, text, &error) == 0);
+  CHECK(problem_spec_complete(spec, 2, &error) == 0);
+  CHECK(case_plan(c, spec, "") == TOOL_OK);
+  CHECK(case_build(c, "", NULL) == TOOL_OK);
+}
+
+static void end(problem_spec *spec, tool_case *c) {
+  case_free(c);
+  problem_spec_free(spec);
+}
+
+/* ── the data ───────────────────────────────────────────────────────────────────────────────── */
+
+static int64_t load_id(const tool_case *c, const void *array, int64_t i) {
+  return c->problem.table_type == SPLITKV_I64 ? ((const int64_t *)array)[i]
+                                              : ((const int32_t *)array)[i];
+}
+
+/* How many tokens of each page the table and the lengths reach, found from the table alone. */
+static int64_t *reached_tokens(const tool_case *c, int64_t *n_invalid) {
+  const splitkv_problem *p = &c->problem;
+  int64_t *reached = calloc((size_t)p->n_pages + 1, sizeof *reached);
+  int is_csr = p->table_format == SPLITKV_TABLE_CSR;
+  *n_invalid = 0;
+  for (int64_t r = 0; reached && r < c->batch.n_requests; r++) {
+    int64_t first = is_csr ? load_id(c, c->table_offsets, r) : r * p->table_width;
+    int64_t last = is_csr ? load_id(c, c->table_offsets, r + 1) : (r + 1) * p->table_width;
+    for (int64_t i = first; i < last; i++) {
+      int64_t id = load_id(c, c->block_table, i);
+      int64_t tokens = c->kv_lens[r] - (i - first) * p->page_size_tokens;
+      if (tokens <= 0) {
+        *n_invalid += id < 0 || id >= p->n_pages;
+        continue;
+      }
+      CHECK(id >= 0 && id < p->n_pages);
+      tokens = tokens < p->page_size_tokens ? tokens : p->page_size_tokens;
+      reached[id] = tokens > reached[id] ? tokens : reached[id];
+    }
+  }
+  return reached;
+}
+
+static int row_is_nan(const tool_case *c, const zoned *cache, int64_t row, int64_t channels) {
+  int n_nan = 0;
+  for (int64_t ch = 0; ch < channels; ch++) {
+    n_nan += isnan(ref_load(c->problem.dtype_kv, cache->data, row * channels + ch)) != 0;
+  }
+  return n_nan == 0 ? 0 : n_nan == channels ? 1 : -1;
+}
+
+static void check_data(const char *text) {
+  problem_spec spec;
+  tool_case c;
+  begin(&spec, &c, text);
+  const splitkv_problem *p = &c.problem;
+  int64_t n_invalid = 0, n_unique = 0;
+  int64_t *reached = reached_tokens(&c, &n_invalid);
+  CHECK(reached != NULL);
+  CHECK(n_invalid >= c.batch.n_requests);
+  for (int64_t page = 0; reached && page < p->n_pages; page++) {
+    n_unique += reached[page];
+    for (int64_t token = 0; token < p->page_size_tokens; token++) {
+      for (int64_t g = 0; g < p->n_heads_kv; g++) {
+        int64_t row = p->layout == SPLITKV_LAYOUT_HND
+                          ? (page * p->n_heads_kv + g) * p->page_size_tokens + token
+                          : (page * p->page_size_tokens + token) * p->n_heads_kv + g;
+        int is_hidden = token >= reached[page];
+        CHECK(row_is_nan(&c, &c.k, row, p->head_dim) == is_hidden);
+        CHECK(row_is_nan(&c, &c.v, row, p->head_dim_v) == is_hidden);
+      }
+    }
+  }
+  CHECK(n_unique == c.n_unique_tokens);
+  free(reached);
+  end(&spec, &c);
+}
+
+/* ── the verdict ────────────────────────────────────────────────────────────────────────────── */
+
+/* Runs the case: a right result passes. */
+static void run_right(tool_case *c, oracle *o) {
+  splitkv_error error = {0};
+  case_poison(c);
+  CHECK(case_run(c, NULL, &error) == SPLITKV_OK);
+  CHECK(oracle_compute(o, c, "", NULL) == TOOL_OK);
+  verdict v = oracle_compare(o, c);
+  CHECK(v.pass);
+  CHECK(v.worst <= 1 && v.reason[0] == '\0');
+  CHECK(v.worst > 0);
+}
+
+static void check_found(const tool_case *c, const oracle *o, const char *reason) {
+  verdict v = oracle_compare(o, c);
+  CHECK(!v.pass);
+  CHECK(strstr(v.reason, reason) != NULL);
+}
+
+/* A byte changed outside, and back. */
+static void check_zone_byte(const tool_case *c, const oracle *o, const zoned *buffer,
+                            ptrdiff_t offset, const char *name) {
+  unsigned char old = buffer->data[offset];
+  buffer->data[offset] = 0;
+  check_found(c, o, name);
+  buffer->data[offset] = old;
+  CHECK(oracle_compare(o, c).pass);
+}
+
+static void check_zones(const tool_case *c, const oracle *o) {
+  const struct {
+    const zoned *buffer;
+    const char *name;
+  } all[] = {{&c->workspace, "workspace"}, {&c->out, "out"}, {&c->lse, "lse"}};
+  for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+    ptrdiff_t size = (ptrdiff_t)all[i].buffer->size_bytes;
+    check_zone_byte(c, o, all[i].buffer, -1, all[i].name);
+    check_zone_byte(c, o, all[i].buffer, size, all[i].name);
+    check_zone_byte(c, o, all[i].buffer, size + 999, all[i].name);
+  }
+}
+
+/* Each channel of out and each lse moved by a little more than its bound is found. */
+static void check_values(const tool_case *c, const oracle *o) {
+  const splitkv_problem *p = &c->problem;
+  int64_t n_rows = c->batch.n_requests * p->n_heads_q;
+  for (int64_t i = 0; i < n_rows * p->head_dim_v; i += 7) {
+    double old = ref_load(p->dtype_out, c->out.data, i);
+    ref_store(p->dtype_out, c->out.data, i, old + 0.02 * (1 + fabs(old)));
+    check_found(c, o, "out of bounds");
+    ref_store(p->dtype_out, c->out.data, i, NAN);
+    check_found(c, o, "out of bounds");
+    ref_store(p->dtype_out, c->out.data, i, old);
+  }
+  float *lse = c->tensors.lse;
+  for (int64_t row = 0; row < n_rows; row++) {
+    float old = lse[row];
+    lse[row] = isinf(old) ? 0 : old + 1e-3f;
+    check_found(c, o, "out of bounds");
+    lse[row] = old;
+  }
+  CHECK(oracle_compare(o, c).pass);
+}
+
+/* The contract that is checked before the run, and what it says when it is broken. */
+static void check_contract(tool_case *c) {
+  char reason[160] = "";
+  CHECK(verify_memory_contract(c, NULL, reason, sizeof reason) == 1);
+  size_t bound = c->bound_bytes, stated = c->info.workspace_bytes;
+  if (stated == 0) {
+    return;
+  }
+  c->bound_bytes = stated - 1;
+  CHECK(verify_memory_contract(c, NULL, reason, sizeof reason) == 0);
+  CHECK(strstr(reason, "bound") != NULL);
+  c->bound_bytes = bound;
+  /* A plan that said one byte too many: one byte less is then accepted, which is wrong. */
+  c->info.workspace_bytes = stated + 1;
+  c->bound_bytes = stated + 1;
+  CHECK(verify_memory_contract(c, NULL, reason, sizeof reason) == 0);
+  CHECK(strstr(reason, "one byte short") != NULL);
+  c->info.workspace_bytes = stated;
+  c->bound_bytes = bound;
+}
+
+static void check_verdict(const char *text) {
+  problem_spec spec;
+  tool_case c;
+  oracle o = {0};
+  begin(&spec, &c, text);
+  run_right(&c, &o);
+  check_zones(&c, &o);
+  check_values(&c, &o);
+  check_contract(&c);
+  oracle_free(&o);
+  end(&spec, &c);
+}
+
+/* ── suites ─────────────────────────────────────────────────────────────────────────────────── */
+
+static int is_in(const char *const *list, size_t n, const char *name) {
+  for (size_t i = 0; i < n; i++) {
+    if (strcmp(list[i], name) == 0) {
+      return 1;
+    }
+  }
+  return 0;
+}
+
+/* Names are unique, texts are right, and each plan stays below 6 GB of tensors in f32. */
+static void check_suites(void) {
+  for (size_t i = 0; i < n_suites; i++) {
+    const char *names[128];
+    CHECK(suites[i].n_cases <= 128);
+    for (size_t j = 0; j < suites[i].n_cases; j++) {
+      problem_spec spec, words;
+      text_error error;
+      tool_case c;
+      now = suites[i].cases[j].name;
+      CHECK(!is_in(names, j, now));
+      names[j] = now;
+      problem_spec_init(&spec);
+      problem_spec_init(&words);
+      CHECK(problem_spec_parse(&spec, suites[i].cases[j].problem, &error) == 0);
+      CHECK(problem_spec_parse(&words, "dtype=f32", &error) == 0);
+      CHECK(problem_spec_override(&spec, &words) == 0);
+      CHECK(problem_spec_complete(&spec, 2, &error) == 0);
+      CHECK(spec.dtype_q == SPLITKV_F32 && spec.dtype_kv == SPLITKV_F32);
+      CHECK(case_plan(&c, &spec, "") == TOOL_OK);
+      CHECK(case_memory_bytes(&c) < (size_t)6 << 30);
+      case_free(&c);
+      problem_spec_free(&spec);
+      problem_spec_free(&words);
+    }
+  }
+}
+
+int main(void) {
+  static const char *const data[] = {
+      "kv=5,0,17,32 hq=4 hkv=2 d=8 page=4",
+      "kv=5,0,17,32 hq=4 hkv=2 d=8 page=4 table=shuffled layout=hnd",
+      "kv=5,0,17,33 hq=4 hkv=2 d=8 dv=5 page=7 table=shared format=csr index=i64 dtype=f32",
+      "kv=70,1,0,64 hq=2 hkv=1 d=16 page=16 table=shared format=csr data=adversarial dtype=bf16",
+      "b=40 kv=0..90 hq=2 hkv=2 d=3 page=1 table=shuffled data=adversarial",
+  };
+  static const char *const runs[] = {
+      "kv=5,0,17 hq=4 hkv=2 d=16 page=4 split=size:4 dtype=f32",
+      "kv=5,0,170 hq=4 hkv=2 d=16 page=7 split=count:3 table=shared",
+      "kv=300,1 hq=6 hkv=2 d=20 dv=12 page=16 dtype=bf16 data=adversarial split=size:64",
+      "kv=3000,10 hq=2 hkv=1 d=16 dtype_q=f32 dtype_kv=f16 dtype_out=f32 threads=3",
+  };
+  for (size_t i = 0; i < sizeof data / sizeof data[0]; i++) {
+    check_data(data[i]);
+  }
+  for (size_t i = 0; i < sizeof runs / sizeof runs[0]; i++) {
+    check_verdict(runs[i]);
+  }
+  check_suites();
+  printf("%d of %d checks passed\n", n_checks - n_failed, n_checks);
+  return n_failed > 0 || n_checks < 2000;
+}
