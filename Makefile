@@ -19,7 +19,9 @@ all: ## build the libraries and the tool, build/splitkv
 test: ## build and run every test and check (ctest); installs what is missing
 	@ci/test $(BUILD)
 
-bench: all ## accuracy and speed of suite pr683; writes out/pr683.json and out/pr683.svg
+bench: ## accuracy and speed of suite pr683; writes out/pr683.json and out/pr683.svg
+	@ci/install-deps build bench
+	@ci/build $(BUILD)
 	@ci/bench $(BUILD) $(OUT)
 
 install: ## install what `make` built into $(DESTDIR)$(PREFIX), default /usr/local
