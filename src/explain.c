@@ -12,17 +12,47 @@ typedef struct task_work {
   int64_t kv_tokens, n_pieces, cost, n_splits;
 } task_work;
 
-static task_work measure_task(const splitkv_plan *plan, int64_t task) {
-  task_work work = {0};
-  spl_walk walk = spl_walk_task(plan, task);
-  spl_piece piece;
-  while (spl_walk_next(&walk, &piece)) {
-    const int64_t tokens = piece.end - piece.first;
-    work.kv_tokens += tokens;
-    work.n_pieces++;
-    work.n_splits += tokens > 0;
-    work.cost += tokens + SPL_ITEM_COST;
+/* What of one request starts before (head, token): a difference of two such is the work between two
+ * places, in closed form however many pieces there are. */
+static task_work before_place(const splitkv_plan *plan, const spl_place *place) {
+  const splitkv_problem *p = &plan->shape.problem;
+  const int64_t length = plan->kv_lens[place->request], n = spl_n_pieces(p, length);
+  int64_t in_head = 0;
+  if (p->split_policy == SPLITKV_SPLIT_AUTO) {
+    in_head = place->token > 0;
+  } else if (place->token > 0) {
+    in_head = spl_piece_at(p, length, place->token);
   }
+  return (task_work){.kv_tokens = place->head * length + place->token,
+                     .n_splits = place->head * n + in_head,
+                     .n_pieces = place->head * spl_max(n, 1) + in_head};
+}
+
+static void add_work(task_work *sum, const task_work *part, int64_t sign) {
+  sum->kv_tokens += sign * part->kv_tokens;
+  sum->n_pieces += sign * part->n_pieces;
+  sum->n_splits += sign * part->n_splits;
+}
+
+static task_work measure_task(const splitkv_plan *plan, int64_t task) {
+  const spl_place start = plan->tasks[task].start, end = plan->tasks[task + 1].start;
+  task_work work = {0};
+  for (int64_t r = start.request; r < end.request; r++) {
+    const spl_place all = {r, plan->shape.problem.n_heads_kv, 0};
+    const task_work part = before_place(plan, &all);
+    add_work(&work, &part, 1);
+  }
+  if (end.request < plan->n_requests) {
+    const task_work part = before_place(plan, &end);
+    add_work(&work, &part, 1);
+  }
+  const task_work skipped = before_place(plan, &start);
+  add_work(&work, &skipped, -1);
+  if (plan->shape.problem.split_policy == SPLITKV_SPLIT_AUTO && start.token > 0) {
+    work.n_pieces++; /* the rest of a piece that started in another task */
+    work.n_splits++;
+  }
+  work.cost = work.kv_tokens + work.n_pieces * SPL_ITEM_COST;
   return work;
 }
 
@@ -84,8 +114,8 @@ splitkv_status splitkv_plan_get_region(const splitkv_plan *plan, int64_t index,
     region->size_bytes = (size_t)r->bytes;
     return SPLITKV_OK;
   }
-  return spl_fail(error, SPLITKV_ERROR_INDEX, "index", index, "the plan has %lld regions",
-                  (long long)seen);
+  return spl_fail(error, SPLITKV_ERROR_INDEX, "index", index, "%lld, but the plan has %lld regions",
+                  (long long)index, (long long)seen);
 }
 
 splitkv_status splitkv_plan_get_task(const splitkv_plan *plan, int64_t index,
@@ -97,8 +127,8 @@ splitkv_status splitkv_plan_get_task(const splitkv_plan *plan, int64_t index,
   status = spl_check_plan(plan, error);
   if (status != SPLITKV_OK) return status;
   if (index < 0 || index >= plan->n_tasks) {
-    return spl_fail(error, SPLITKV_ERROR_INDEX, "index", index, "the plan has %lld tasks",
-                    (long long)plan->n_tasks);
+    return spl_fail(error, SPLITKV_ERROR_INDEX, "index", index, "%lld, but the plan has %lld tasks",
+                    (long long)index, (long long)plan->n_tasks);
   }
   const task_work work = measure_task(plan, index);
   task->kv_tokens = work.kv_tokens;

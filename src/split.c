@@ -29,8 +29,7 @@ int64_t spl_piece_start(const splitkv_problem *problem, int64_t kv_len, int64_t 
   return share(kv_len, n, i);
 }
 
-/* The piece that holds `token`, 0 <= token < kv_len. */
-static int64_t piece_at(const splitkv_problem *problem, int64_t kv_len, int64_t token) {
+int64_t spl_piece_at(const splitkv_problem *problem, int64_t kv_len, int64_t token) {
   if (problem->split_policy == SPLITKV_SPLIT_FIXED_SIZE) return token / problem->split_value;
   int64_t low = 0, high = spl_n_pieces(problem, kv_len); /* start(low) <= token < start(high) */
   while (high - low > 1) {
@@ -45,7 +44,7 @@ static int64_t piece_at(const splitkv_problem *problem, int64_t kv_len, int64_t 
 }
 
 int64_t spl_piece_end(const splitkv_problem *problem, int64_t kv_len, int64_t token) {
-  return spl_piece_start(problem, kv_len, piece_at(problem, kv_len, token) + 1);
+  return spl_piece_start(problem, kv_len, spl_piece_at(problem, kv_len, token) + 1);
 }
 
 int64_t spl_longest_piece(const splitkv_problem *problem, int64_t kv_len) {
@@ -63,7 +62,7 @@ int64_t spl_slots_before(const splitkv_problem *problem, int64_t kv_len, int64_t
                          int64_t token) {
   const int64_t n = spl_n_pieces(problem, kv_len);
   if (n < 2) return 0;
-  return head * n + (token == 0 ? 0 : piece_at(problem, kv_len, token));
+  return head * n + (token == 0 ? 0 : spl_piece_at(problem, kv_len, token));
 }
 
 bool spl_request_cost(const splitkv_problem *problem, int64_t kv_len, int64_t *cost) {
@@ -83,7 +82,7 @@ static int64_t cut_token_auto(int64_t kv_len, int64_t token) {
 static int64_t cut_token_rule(const splitkv_problem *problem, int64_t kv_len, int64_t token) {
   if (token <= 0) return 0;
   if (token >= kv_len) return kv_len;
-  const int64_t i = piece_at(problem, kv_len, token);
+  const int64_t i = spl_piece_at(problem, kv_len, token);
   const int64_t before = spl_piece_start(problem, kv_len, i);
   const int64_t after = spl_piece_start(problem, kv_len, i + 1);
   return token - before < after - token ? before : after;

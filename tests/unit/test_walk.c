@@ -1,0 +1,114 @@
+/* The pieces of a plan: they cover the line once and in order, number their slots along it, and
+ * agree with what the plan says about its tasks in closed form.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "check.h"
+#include "rng.h"
+
+#include <stdlib.h>
+
+#include "../../src/plan.h"
+
+enum { MAX_REQUESTS = 12, N_PLANS = 4000 };
+
+static const splitkv_split_policy policies[] = {SPLITKV_SPLIT_AUTO, SPLITKV_SPLIT_FIXED_SIZE,
+                                                SPLITKV_SPLIT_FIXED_COUNT, SPLITKV_SPLIT_NONE};
+
+static splitkv_plan *random_plan(rng *r, splitkv_problem *problem, int64_t *kv_lens) {
+  splitkv_problem_init(problem);
+  problem->n_heads_kv = rng_range(r, 1, 4);
+  problem->n_heads_q = problem->n_heads_kv * rng_range(r, 1, 40);
+  problem->head_dim = problem->head_dim_v = rng_range(r, 1, 140);
+  problem->page_size_tokens = 16;
+  problem->table_width = 400;
+  problem->split_policy = policies[rng_range(r, 0, 3)];
+  if (problem->split_policy == SPLITKV_SPLIT_FIXED_SIZE)
+    problem->split_value = rng_range(r, 1, 900);
+  if (problem->split_policy == SPLITKV_SPLIT_FIXED_COUNT)
+    problem->split_value = rng_range(r, 1, 30);
+
+  splitkv_batch batch;
+  splitkv_batch_init(&batch);
+  batch.n_requests = rng_range(r, 0, MAX_REQUESTS);
+  batch.n_workers = rng_range(r, 1, 40);
+  batch.kv_lens = kv_lens;
+  batch.kv_lens_type = SPLITKV_I64;
+  static const int64_t around[] = {0, 1, 63, 64, 65, 127, 128, 129, 1023, 1024, 6400};
+  for (int64_t i = 0; i < batch.n_requests; ++i) {
+    kv_lens[i] = rng_range(r, 0, 1) ? around[rng_range(r, 0, 10)] : rng_range(r, 0, 6400);
+  }
+  splitkv_plan *plan = NULL;
+  splitkv_error error;
+  CHECK_MSG(splitkv_plan_create(problem, &batch, NULL, &plan, &error) == SPLITKV_OK, "%s",
+            error.message);
+  return plan;
+}
+
+/* Walks one task; *at is where the line has been covered to. */
+static void check_task(const splitkv_plan *plan, int64_t task, spl_place *at, int64_t *next_slot,
+                       splitkv_task_info *seen) {
+  spl_walk walk = spl_walk_task(plan, task);
+  spl_piece piece;
+  while (spl_walk_next(&walk, &piece)) {
+    const int64_t length = plan->kv_lens[piece.request];
+    CHECK(piece.request == at->request && piece.head == at->head && piece.first == at->token);
+    CHECK(piece.end <= length && (piece.end > piece.first || length == 0));
+    int64_t needs = 0, has = 0;
+    CHECK(spl_scratch_bytes(&plan->shape, piece.end - piece.first, &needs));
+    CHECK(spl_scratch_bytes(&plan->shape, plan->tasks[task].max_piece_tokens, &has));
+    CHECK(needs <= has);
+    const bool whole = piece.first == 0 && piece.end == length;
+    CHECK(whole ? piece.slot == -1 : piece.slot == *next_slot);
+    *next_slot += !whole;
+    seen->kv_tokens += piece.end - piece.first;
+    seen->n_pieces++;
+    at->token = piece.end;
+    if (piece.end < length) continue;
+    at->token = 0;
+    if (++at->head < plan->shape.problem.n_heads_kv) continue;
+    at->head = 0;
+    at->request++;
+  }
+}
+
+static void check_plan(const splitkv_plan *plan) {
+  spl_place at = {0, 0, 0};
+  int64_t next_slot = 0, n_splits = 0;
+  for (int64_t t = 0; t < plan->n_tasks; ++t) {
+    splitkv_task_info seen = {.struct_size = sizeof seen}, said = {.struct_size = sizeof said};
+    check_task(plan, t, &at, &next_slot, &seen);
+    CHECK(splitkv_plan_get_task(plan, t, &said, NULL) == SPLITKV_OK);
+    CHECK_MSG(said.kv_tokens == seen.kv_tokens && said.n_pieces == seen.n_pieces,
+              "task %lld: said %lld tokens in %lld pieces, has %lld in %lld", (long long)t,
+              (long long)said.kv_tokens, (long long)said.n_pieces, (long long)seen.kv_tokens,
+              (long long)seen.n_pieces);
+    CHECK(seen.n_pieces > 0);
+    n_splits += seen.n_pieces;
+  }
+  CHECK(at.request == plan->n_requests && at.head == 0 && at.token == 0);
+  CHECK(next_slot == plan->n_slots);
+  int64_t in_merges = 0, empty = 0;
+  for (int64_t m = 0; m < plan->n_merge_runs; ++m) {
+    CHECK(plan->merges[m].slot == in_merges && plan->merges[m].n_splits > 1);
+    in_merges += plan->merges[m].n_heads * plan->merges[m].n_splits;
+  }
+  CHECK(in_merges == plan->n_slots);
+  for (int64_t r = 0; r < plan->n_requests; ++r)
+    empty += plan->kv_lens[r] == 0;
+  splitkv_plan_info info = {.struct_size = sizeof info};
+  CHECK(splitkv_plan_get_info(plan, &info, NULL) == SPLITKV_OK);
+  CHECK(info.n_splits == n_splits - empty * plan->shape.problem.n_heads_kv);
+}
+
+int main(void) {
+  rng r = {77};
+  for (int i = 0; i < N_PLANS; ++i) {
+    splitkv_problem problem;
+    int64_t kv_lens[MAX_REQUESTS];
+    splitkv_plan *plan = random_plan(&r, &problem, kv_lens);
+    if (plan != NULL) check_plan(plan);
+    splitkv_plan_destroy(plan);
+    if (check_failures() > 0) break;
+  }
+  return check_report("walk");
+}
