@@ -201,9 +201,9 @@ static void compute_chunk(const work *w, const ref_result *result) {
   for (int64_t h = 0; h < w->n_heads; ++h) {
     result->max_abs_v[first_row + h] = max_abs_v;
     for (int64_t c = 0; c < dv; ++c) {
-      /* No weight at all: the sum itself, which is 0 (NaN where a V of inf or NaN met weight 0). */
+      /* No weight at all is 0, whatever V holds. */
       const double sum = w->total[h * dv + c] + w->correction[h * dv + c];
-      result->out[(first_row + h) * dv + c] = sums[h] == 0 ? sum : sum / sums[h];
+      result->out[(first_row + h) * dv + c] = sums[h] == 0 ? 0 : sum / sums[h];
     }
   }
 }

@@ -123,6 +123,8 @@ static void store_whole(const run_context *run, const spl_piece *piece, const sp
     float *row = g->acc + h * shape->dv_padded;
     const float weight = (float)g->weight[h];
     shape->kernels->finish(g, h);
+    /* No weight at all: 0, also where V holds inf or NaN, whose product with 0 is NaN. */
+    if (weight == 0) memset(row, 0, (size_t)shape->dv_padded * sizeof *row);
     shape->kernels->normalize(row, shape->dv_padded, weight);
     store_result(run, piece->request, piece->head * shape->group + h, row,
                  spl_lse(g->max[h], weight));

@@ -143,7 +143,7 @@ SPL_INLINE vf vf_canonical(vf x) {
 SPL_INLINE vf vf_scale(vf x, vf n) {
   vf r;
   VF_EACH(i) {
-    const int shift = n.lane[i] == n.lane[i] ? (int)n.lane[i] : 0;
+    const int shift = n.lane[i] <= 0 ? (int)n.lane[i] : 0; /* +inf and NaN have no int */
     uint32_t bits;
     memcpy(&bits, &x.lane[i], sizeof bits);
     r.lane[i] =

@@ -27,7 +27,8 @@ static double with_specials(const test_spec *spec, char tensor, int64_t source, 
   const uint64_t h = rng_mix(row + (uint64_t)channel);
   /* One source in three is free of inf and NaN in Q and K, so that V shows. */
   const int first = tensor != 'v' && source % 3 == 0 ? 3 : 0;
-  if (row % 41 == 0 && h % 5 == 0) return specials[first + (int)(h >> 20) % (8 - first)];
+  if (row % 41 == 0 && h % 5 == 0)
+    return specials[first + (int)((h >> 20) % (uint64_t)(8 - first))];
   return (double)((int64_t)(h >> 40) % 4001 - 2000) / 1000;
 }
 

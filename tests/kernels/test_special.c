@@ -11,13 +11,14 @@
 
 enum { KV_LEN = 150, CHANNELS = 24 };
 
-/* One token (or all: token -1) of one tensor is replaced. */
+/* One token (or all: token -1) of one tensor is replaced, V too where v is not 0. */
 typedef struct special {
   char tensor;
   int64_t token;
   int64_t channel; /* -1: all */
   double value;
   double q0; /* q is q0 in channel 0 and 0 elsewhere */
+  double v;
 } special;
 
 static double value_at(const test_spec *spec, char tensor, int64_t source, int64_t head,
@@ -28,6 +29,7 @@ static double value_at(const test_spec *spec, char tensor, int64_t source, int64
   if (tensor == s->tensor && (s->token < 0 || token == s->token) &&
       (s->channel < 0 || channel == s->channel))
     return s->value;
+  if (tensor == 'v' && s->v != 0 && (s->token < 0 || token == s->token)) return s->v;
   if (tensor == 'q') return channel == 0 ? s->q0 : 0;
   return (double)((token * 37 + channel * 11) % 23 - 11) / 16;
 }
@@ -95,30 +97,33 @@ int main(void) {
   for (size_t i = 0; i < sizeof tokens / sizeof tokens[0]; ++i) {
     const int64_t t = tokens[i];
     /* A score of -inf is a token that is not there; +inf and NaN are the whole row. */
-    judge((special){'k', t, 0, -inf, 1}, FINITE, 0);
-    judge((special){'k', t, 0, inf, 1}, ALL_NAN, inf);
-    judge((special){'k', t, 0, nan, 1}, ALL_NAN, nan);
+    judge((special){'k', t, 0, -inf, 1, 0}, FINITE, 0);
+    judge((special){'k', t, 0, inf, 1, 0}, ALL_NAN, inf);
+    judge((special){'k', t, 0, nan, 1, 0}, ALL_NAN, nan);
     /* inf in K against q = 0 is NaN by the formula. */
-    judge((special){'k', t, 3, inf, 1}, ALL_NAN, nan);
+    judge((special){'k', t, 3, inf, 1, 0}, ALL_NAN, nan);
     /* V reaches its own channel only, and not lse. */
-    judge((special){'v', t, 5, inf, 1}, CHANNEL_INF, 0);
-    judge((special){'v', t, 5, -inf, 1}, CHANNEL_INF, 0);
-    judge((special){'v', t, 5, nan, 1}, CHANNEL_NAN, 0);
-    judge((special){'v', t, CHANNELS - 1, nan, 1}, CHANNEL_NAN, 0);
-    judge((special){'v', t, -1, nan, 1}, ALL_NAN, 0);
+    judge((special){'v', t, 5, inf, 1, 0}, CHANNEL_INF, 0);
+    judge((special){'v', t, 5, -inf, 1, 0}, CHANNEL_INF, 0);
+    judge((special){'v', t, 5, nan, 1, 0}, CHANNEL_NAN, 0);
+    judge((special){'v', t, CHANNELS - 1, nan, 1, 0}, CHANNEL_NAN, 0);
+    judge((special){'v', t, -1, nan, 1, 0}, ALL_NAN, 0);
   }
-  judge((special){'k', -1, 0, -inf, 1}, ZERO, -inf);
-  judge((special){'k', -1, 0, inf, 1}, ALL_NAN, inf);
-  judge((special){'k', -1, 0, inf, -1}, ZERO, -inf);
-  judge((special){'k', -1, -1, nan, 1}, ALL_NAN, nan);
-  judge((special){'q', -1, 0, nan, 1}, ALL_NAN, nan);
-  judge((special){'q', -1, 0, inf, 1}, ALL_NAN, nan); /* K has a 0 in channel 0: inf * 0 */
+  judge((special){'k', -1, 0, -inf, 1, 0}, ZERO, -inf);
+  judge((special){'k', -1, 0, inf, 1, 0}, ALL_NAN, inf);
+  judge((special){'k', -1, 0, inf, -1, 0}, ZERO, -inf);
+  /* A row without weight is 0 and a token without score is nothing, V may be what it likes. */
+  judge((special){'k', -1, 0, -inf, 1, nan}, ZERO, -inf);
+  judge((special){'k', -1, 0, -inf, 1, inf}, ZERO, -inf);
+  judge((special){'k', -1, -1, nan, 1, 0}, ALL_NAN, nan);
+  judge((special){'q', -1, 0, nan, 1, 0}, ALL_NAN, nan);
+  judge((special){'q', -1, 0, inf, 1, 0}, ALL_NAN, nan); /* K has a 0 in channel 0: inf * 0 */
   /* Scores far from 0, and one token that outweighs all others by hundreds of powers of two. */
-  judge((special){'k', -1, 0, 60000, 1}, FINITE, 60000);
-  judge((special){'k', -1, 0, -60000, 1}, FINITE, -60000);
-  judge((special){'k', 70, 0, 30000, 1}, FINITE, 30000);
-  judge((special){'k', 70, 0, -30000, 1}, FINITE, 0);
-  judge((special){'v', 70, 2, 60000, 1}, FINITE, 0);
-  judge((special){'k', 70, 0, 200, 1}, FINITE, 200);
+  judge((special){'k', -1, 0, 60000, 1, 0}, FINITE, 60000);
+  judge((special){'k', -1, 0, -60000, 1, 0}, FINITE, -60000);
+  judge((special){'k', 70, 0, 30000, 1, 0}, FINITE, 30000);
+  judge((special){'k', 70, 0, -30000, 1, 0}, FINITE, 0);
+  judge((special){'v', 70, 2, 60000, 1, 0}, FINITE, 0);
+  judge((special){'k', 70, 0, 200, 1, 0}, FINITE, 200);
   return check_report("special");
 }

@@ -23,6 +23,9 @@ bool check_that(bool condition, const char *file, int line, const char *text, co
 /* Failures so far. */
 int check_failures(void);
 
+/* Whether failures are still printed, and not only counted. */
+bool check_prints(void);
+
 /* Prints the totals; the exit status of the test: 0 all good, 1 something failed or nothing was
  * checked. */
 int check_report(const char *test_name);

@@ -54,6 +54,7 @@ static void print_lens(const test_spec *s) {
 void test_batch_print(const test_batch *b) {
   const test_spec *s = &b->spec;
   const splitkv_problem *p = &b->problem;
+  if (!check_prints()) return;
   fprintf(stderr,
           "  seed %" PRIu64 " isa %s b %" PRId64 " hq %" PRId64 " hkv %" PRId64 " d %" PRId64
           " dv %" PRId64 " page %" PRId64 " n_pages %" PRId64 " dtypes q %d kv %d out %d\n",
