@@ -11,8 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A NaN in every dtype, and nothing that arithmetic leaves behind. */
-enum { POISON = 0xff, ZONE_BYTES = 4096 };
+/* POISON is a NaN in every dtype, and nothing that arithmetic leaves behind. */
+enum { POISON = 0xff };
+#define ZONE_BYTES ((size_t)4096)
 
 /* ── zoned memory ───────────────────────────────────────────────────────────────────────────── */
 
@@ -259,7 +260,7 @@ static void store_index(const tool_case *c, void *array, int64_t i, int64_t valu
 
 /* A random order of 0 .. n-1, NULL when memory is short. */
 static int64_t *permutation(int64_t n, uint64_t seed) {
-  int64_t *order = malloc(((size_t)n + 1) * sizeof *order);
+  int64_t *order = calloc((size_t)n + 1, sizeof *order);
   if (!order) {
     return NULL;
   }
@@ -326,9 +327,10 @@ static void fill_table(tool_case *c, page_source *source) {
 static int build_table(tool_case *c) {
   const splitkv_problem *p = &c->problem;
   c->page_tokens = calloc((size_t)p->n_pages + 1, sizeof *c->page_tokens);
-  c->block_table = malloc(table_bytes(c) + 1);
+  size_t bytes = table_bytes(c);
+  c->block_table = calloc(bytes ? bytes : 1, 1);
   if (p->table_format == SPLITKV_TABLE_CSR) {
-    c->table_offsets = malloc(((size_t)c->batch.n_requests + 1) * index_bytes(c));
+    c->table_offsets = calloc((size_t)c->batch.n_requests + 1, index_bytes(c));
   }
   if (!c->page_tokens || !c->block_table ||
       (p->table_format == SPLITKV_TABLE_CSR && !c->table_offsets)) {
@@ -371,7 +373,8 @@ static int fail_memory(const tool_case *c, const char *name) {
 }
 
 int case_build(tool_case *c, const char *name, const splitkv_pool *pool) {
-  if (case_memory_bytes(c) > machine_available_bytes()) {
+  size_t needed = case_memory_bytes(c);
+  if (needed == SIZE_MAX || needed > machine_available_bytes()) {
     return fail_memory(c, name);
   }
   splitkv_tensors_init(&c->tensors);

@@ -83,14 +83,14 @@ int64_t machine_n_cpus(void) {
 
 /* Quota of one control group folder: version 2's "max 100000" or "200000 100000". */
 static double read_cpu_max(const char *folder) {
-  char path[640], line[128];
+  char path[640], line[128], *end = NULL;
   snprintf(path, sizeof path, "%s/cpu.max", folder);
-  double quota = 0, period = 0;
-  if (!read_first_line(path, line, sizeof line) || sscanf(line, "%lf %lf", &quota, &period) != 2 ||
-      quota <= 0 || period <= 0) {
+  if (!read_first_line(path, line, sizeof line)) {
     return 0;
   }
-  return quota / period;
+  double quota = strtod(line, &end); /* 0 for "max" */
+  double period = strtod(end, NULL);
+  return quota > 0 && period > 0 ? quota / period : 0;
 }
 
 static double read_cfs_quota(void) {

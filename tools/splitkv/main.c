@@ -74,10 +74,10 @@ static int unknown_command(const char *name) {
   return tool_usage_error("unknown command '%s': 'splitkv help' lists the commands", name);
 }
 
-int tool_print_help(const char *name) {
-  const command *entry = find_command(name);
+int tool_print_help(const char *command_name) {
+  const command *entry = find_command(command_name);
   if (!entry) {
-    return unknown_command(name);
+    return unknown_command(command_name);
   }
   printf("usage: splitkv %s %s\n\n%s", entry->name, entry->arguments, entry->help);
   if (entry->has_grammar) {

@@ -5,15 +5,53 @@
 #include "tool.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <unistd.h>
+
+extern char **environ;
+
+/* Starts gnuplot with one argument. What is written to *script is its standard input; what it
+ * prints goes nowhere. Returns 0 or an errno. */
+static int start_gnuplot(const char *argument, FILE **script, pid_t *pid) {
+  int ends[2];
+  if (pipe(ends)) {
+    return errno;
+  }
+  char name[] = "gnuplot", copy[16];
+  snprintf(copy, sizeof copy, "%s", argument);
+  char *const arguments[] = {name, copy, NULL};
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_adddup2(&actions, ends[0], STDIN_FILENO);
+  posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
+  posix_spawn_file_actions_addclose(&actions, ends[1]);
+  int failed = posix_spawnp(pid, name, &actions, NULL, arguments, environ);
+  posix_spawn_file_actions_destroy(&actions);
+  close(ends[0]);
+  *script = failed ? NULL : fdopen(ends[1], "w");
+  if (!*script) {
+    close(ends[1]);
+  }
+  return failed;
+}
+
+/* Ends its input and waits. Returns 0 when all went well. */
+static int finish_gnuplot(FILE *script, pid_t pid) {
+  int status = 0;
+  int failed = !script || fclose(script) != 0;
+  failed |= waitpid(pid, &status, 0) != pid;
+  return failed || !WIFEXITED(status) || WEXITSTATUS(status) != 0;
+}
 
 int plot_is_possible(const char *path) {
-  int status = system("command -v gnuplot >/dev/null 2>&1");
-  if (status == -1 || !WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+  FILE *script = NULL;
+  pid_t pid = 0;
+  if (start_gnuplot("--version", &script, &pid) || finish_gnuplot(script, pid)) {
     return tool_unsupported("--plot %s: needs the program gnuplot, which is not installed "
                             "(Debian, Ubuntu: apt-get install gnuplot-nox)",
                             path);
@@ -89,16 +127,18 @@ static void print_script(FILE *script, const char *path, const char *title, cons
 
 int plot_bars(const char *path, const char *title, const plot_bar *bars, size_t n_bars) {
   /* gnuplot may end early; that must not end this program. */
-  void (*old_handler)(int) = signal(SIGPIPE, SIG_IGN);
-  FILE *script = popen("gnuplot", "w");
-  int status = -1;
-  if (script) {
-    print_script(script, path, title, bars, n_bars);
-    status = pclose(script);
+  struct sigaction ignore = {0}, before;
+  ignore.sa_handler = SIG_IGN;
+  sigaction(SIGPIPE, &ignore, &before);
+  FILE *script = NULL;
+  pid_t pid = 0;
+  int failed = start_gnuplot("-", &script, &pid) != 0;
+  if (!failed) {
+    if (script) {
+      print_script(script, path, title, bars, n_bars);
+    }
+    failed = finish_gnuplot(script, pid);
   }
-  signal(SIGPIPE, old_handler);
-  if (status != 0) {
-    return tool_unsupported("--plot %s: gnuplot failed", path);
-  }
-  return TOOL_OK;
+  sigaction(SIGPIPE, &before, NULL);
+  return failed ? tool_unsupported("--plot %s: gnuplot failed", path) : TOOL_OK;
 }

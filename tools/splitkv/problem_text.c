@@ -408,11 +408,12 @@ static int parse_word(problem_spec *spec, const char *text, text_error *error) {
 
 int problem_spec_parse(problem_spec *spec, const char *text, text_error *error) {
   static const char blanks[] = " \t\r\n";
-  char *copy = malloc(strlen(text) + 1);
+  size_t size = strlen(text) + 1;
+  char *copy = malloc(size);
   if (!copy) {
     return fail(error, "out of memory");
   }
-  strcpy(copy, text);
+  memcpy(copy, text, size);
   int status = 0;
   char *next = copy + strspn(copy, blanks);
   while (*next && status == 0) {

@@ -56,8 +56,8 @@ void problem_spec_free(problem_spec *spec);
  * given twice (also in an earlier call), bad value. */
 int problem_spec_parse(problem_spec *spec, const char *text, text_error *error);
 
-/* The words given in `words` replace those of `spec`. Returns 0, or -1 when memory is short. */
-int problem_spec_override(problem_spec *spec, const problem_spec *words);
+/* The words given in `source` replace those of `spec`. Returns 0, or -1 when memory is short. */
+int problem_spec_override(problem_spec *spec, const problem_spec *source);
 
 /* A word that both give, NULL where there is none. */
 const char *problem_spec_common_word(const problem_spec *a, const problem_spec *b);

@@ -70,16 +70,10 @@ int selection_add_suite(selection *chosen, const char *name) {
                           near ? " (did you mean " : "", near ? near : "", near ? "?)" : "");
 }
 
-/* "suite/case", or the words given, or "default". */
+/* "suite/case", or the words given, or all words where none is given. */
 static char *case_name(const char *suite_name, const char *name, const problem_spec *spec) {
   if (!suite_name) {
-    char *text = problem_spec_format(spec, 1);
-    if (text && !*text) {
-      free(text);
-      text = malloc(sizeof "defaults");
-      return text ? strcpy(text, "defaults") : NULL;
-    }
-    return text;
+    return problem_spec_format(spec, spec->given != 0);
   }
   size_t size = strlen(suite_name) + strlen(name) + 2;
   char *text = malloc(size);

@@ -46,6 +46,6 @@ const char *tool_option_value(int argc, char **argv, int *index);
 int tool_is_help(const char *argument);
 
 /* Prints the usage line and the help text of one command to stdout. Returns TOOL_OK. */
-int tool_print_help(const char *command);
+int tool_print_help(const char *command_name);
 
 #endif
