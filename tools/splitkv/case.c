@@ -326,8 +326,11 @@ static void fill_table(tool_case *c, page_source *source) {
 /* Returns 0, or -1 when memory is short. */
 static int build_table(tool_case *c) {
   const splitkv_problem *p = &c->problem;
-  c->page_tokens = calloc((size_t)p->n_pages + 1, sizeof *c->page_tokens);
   size_t bytes = table_bytes(c);
+  if (bytes > PTRDIFF_MAX) {
+    return -1;
+  }
+  c->page_tokens = calloc((size_t)p->n_pages + 1, sizeof *c->page_tokens);
   c->block_table = calloc(bytes ? bytes : 1, 1);
   if (p->table_format == SPLITKV_TABLE_CSR) {
     c->table_offsets = calloc((size_t)c->batch.n_requests + 1, index_bytes(c));
