@@ -92,6 +92,7 @@ def check_error(failures, tool, arguments, status, parts, environment=None):
     name = " ".join(arguments)
     failures.check(result.returncode == status,
                    f"{name!r}: status {result.returncode}, not {status}: {text!r}")
+    failures.check(result.stdout == b"", f"{name!r}: nothing on stdout, not {result.stdout!r}")
     failures.check(text.count("\n") == 1 and text.endswith("\n"), f"{name!r}: one line, not {text!r}")
     failures.check(text.startswith("splitkv: "), f"{name!r}: {text!r} says who speaks")
     failures.check(all(ord(c) >= 32 for c in text[:-1]), f"{name!r}: control characters in {text!r}")

@@ -271,9 +271,6 @@ static int bench_all(const selection *chosen, const bench_options *options, outc
   table_column columns[N_COLUMNS];
   memcpy(columns, fixed_columns, sizeof columns);
   columns[0].width = selection_name_width(chosen);
-  if (!options->is_json) {
-    table_header(columns, N_COLUMNS);
-  }
   cJSON *report = tool_json_report("bench");
   cJSON *list = cJSON_AddArrayToObject(report, "cases");
   int n_failed = 0, n_noisy = 0, status = TOOL_OK;
@@ -289,6 +286,9 @@ static int bench_all(const selection *chosen, const bench_options *options, outc
     n_failed += !outcomes[i].verdict.pass;
     n_noisy += outcomes[i].result.is_noisy;
     add_json_case(list, entry, &outcomes[i]);
+    if (!options->is_json && i == 0) {
+      table_header(columns, N_COLUMNS);
+    }
     if (!options->is_json) {
       print_case(columns, entry, &outcomes[i]);
     }
@@ -308,6 +308,9 @@ int cmd_bench(int argc, char **argv) {
   selection chosen;
   selection_init(&chosen);
   int status = parse_arguments(argc, argv, &options, &chosen);
+  if (status == TOOL_OK && options.json_path) {
+    status = tool_check_writable("--json-file", options.json_path);
+  }
   if (status == TOOL_OK && options.plot_path) {
     status = plot_is_possible(options.plot_path);
   }

@@ -138,6 +138,9 @@ static int check_case(const selected_case *entry, cJSON *list, const table_colum
   if (!status) {
     progress_clear();
     add_json_case(list, entry, &c, &v);
+    if (columns && cJSON_GetArraySize(list) == 1) {
+      table_header(columns, N_COLUMNS);
+    }
     if (columns) {
       print_case(columns, entry, &c, &v);
     }
@@ -152,9 +155,6 @@ static int check_all(const selection *chosen, const check_options *options) {
   table_column columns[N_COLUMNS];
   memcpy(columns, fixed_columns, sizeof columns);
   columns[0].width = selection_name_width(chosen);
-  if (!options->is_json) {
-    table_header(columns, N_COLUMNS);
-  }
   cJSON *report = tool_json_report("check");
   cJSON *list = cJSON_AddArrayToObject(report, "cases");
   int n_failed = 0, status = TOOL_OK;
@@ -187,6 +187,9 @@ int cmd_check(int argc, char **argv) {
   selection chosen;
   selection_init(&chosen);
   int status = parse_arguments(argc, argv, &options, &chosen);
+  if (status == TOOL_OK && options.json_path) {
+    status = tool_check_writable("--json-file", options.json_path);
+  }
   if (status == TOOL_OK) {
     status = check_all(&chosen, &options);
   }

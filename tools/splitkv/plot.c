@@ -56,11 +56,7 @@ int plot_is_possible(const char *path) {
                             "(Debian, Ubuntu: apt-get install gnuplot-nox)",
                             path);
   }
-  FILE *file = fopen(path, "w");
-  if (!file || fclose(file)) {
-    return tool_usage_error("--plot %s: cannot be written: %s", path, strerror(errno));
-  }
-  return TOOL_OK;
+  return tool_check_writable("--plot", path);
 }
 
 /* In gnuplot's single quotes, where only a quote is special. */

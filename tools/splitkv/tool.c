@@ -73,6 +73,14 @@ int tool_print_json(const cJSON *json, const char *path) {
   return TOOL_OK;
 }
 
+int tool_check_writable(const char *option, const char *path) {
+  FILE *file = fopen(path, "a");
+  if (!file || fclose(file)) {
+    return tool_usage_error("%s %s: cannot be written: %s", option, path, strerror(errno));
+  }
+  return TOOL_OK;
+}
+
 cJSON *tool_json_report(const char *command) {
   cJSON *report = cJSON_CreateObject();
   cJSON_AddStringToObject(report, "command", command);

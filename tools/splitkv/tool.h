@@ -32,6 +32,10 @@ int tool_library_error(const char *context, splitkv_status status, const splitkv
  * NULL. Returns TOOL_OK, or the status of the error line it printed. */
 int tool_print_json(const struct cJSON *json, const char *path);
 
+/* Can `path` be written? To be asked before long work whose result goes there; leaves what the file
+ * holds. Returns TOOL_OK, or the status of the error line it printed, which names the option. */
+int tool_check_writable(const char *option, const char *path);
+
 /* {"command": command, "version": ..., "cpu": ...}; the caller adds to it and deletes it. */
 struct cJSON *tool_json_report(const char *command);
 
