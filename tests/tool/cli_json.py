@@ -6,6 +6,7 @@ SPDX-License-Identifier: Apache-2.0
 import json
 import os
 import re
+import shutil
 import sys
 import tempfile
 
@@ -118,14 +119,19 @@ def check_bench(failures, tool):
     with tempfile.TemporaryDirectory() as folder:
         plot = os.path.join(folder, "it's \"1\".svg")
         path = os.path.join(folder, "b.json")
+        has_gnuplot = shutil.which("gnuplot") is not None
         result = run_tool([tool, "bench", "b=2 kv=2048 hq=8 hkv=2", "b=1 kv=0", "threads=2",
-                           "--seconds", "0.05", "--plot", plot, "--json-file", path])
+                           "--seconds", "0.05", "--json-file", path]
+                          + (["--plot", plot] if has_gnuplot else []))
         failures.check(result.returncode == 0, f"bench: {result.stderr.decode()!r}")
         table = result.stdout.decode()
         failures.check(table.count("PASS") == 2, f"one line per case in {table!r}")
-        with open(plot, encoding="utf-8") as file:
-            svg = file.read()
-        failures.check("<svg" in svg and "fraction of the roof" in svg, "the plot is an SVG")
+        if has_gnuplot:
+            with open(plot, encoding="utf-8") as file:
+                svg = file.read()
+            failures.check("<svg" in svg and "fraction of the roof" in svg, "the plot is an SVG")
+        else:
+            print("no gnuplot here: no plot was drawn")
         with open(path, encoding="utf-8") as file:
             report = json.load(file)
     for row in report["cases"]:

@@ -4,6 +4,8 @@ word and what would be right.
 SPDX-License-Identifier: Apache-2.0
 """
 import os
+import shutil
+import subprocess
 import sys
 import tempfile
 
@@ -81,7 +83,6 @@ BAD_LINES = (
     (["check", "--suite", "ragged", "b=8"], ("ragged/", "b=8")),
     (["bench", "--seconds", "0", "kv=5"], ("--seconds", "above 0")),
     (["bench", "--seconds", "abc", "kv=5"], ("--seconds", "abc")),
-    (["bench", "--plot", "/nonexistent/x.svg", "kv=5"], ("--plot", "/nonexistent/x.svg")),
     (["check", "--json-file", "/nonexistent/x.json", "b=0"], ("/nonexistent/x.json",)),
 )
 
@@ -142,16 +143,34 @@ def check_without_gnuplot(failures, tool):
         check_error(failures, tool, ["bench", "--plot", os.path.join(folder, "x.svg"), "kv=5"], 3,
                     ("--plot", "gnuplot", "install"), {"PATH": folder})
         failures.check(not os.path.exists(os.path.join(folder, "x.svg")), "no plot is left behind")
+    if shutil.which("gnuplot"):  # else the plot is refused before its file is looked at
+        check_error(failures, tool, ["bench", "--plot", "/nonexistent/x.svg", "kv=5"], 2,
+                    ("--plot", "/nonexistent/x.svg"))
 
 
 def check_full_disk(failures, tool):
     if not os.path.exists("/dev/full"):
         return
     with open("/dev/full", "wb") as full:
-        import subprocess
         result = subprocess.run([tool, "help"], stdout=full, stderr=subprocess.PIPE)
     failures.check(result.returncode == 2 and b"stdout" in result.stderr,
                    "output that cannot be written is an error")
+
+
+def check_progress(failures, tool):
+    """Progress goes to a terminal and nowhere else, and is wiped away in the end."""
+    arguments = [tool, "check", "b=1 kv=5", "b=1 kv=6"]
+    master, terminal = os.openpty()
+    environment = dict(os.environ, TERM="xterm")
+    result = subprocess.run(arguments, stdout=subprocess.PIPE, stderr=terminal, env=environment)
+    os.close(terminal)
+    shown = os.read(master, 1 << 16).decode()
+    os.close(master)
+    failures.check(result.returncode == 0 and "[1/2]" in shown and "[2/2]" in shown,
+                   f"progress on a terminal: {shown!r}")
+    failures.check(shown.endswith("\r\033[K"), f"no progress is left on the line: {shown!r}")
+    failures.check(b"\033" not in result.stdout, "no progress on stdout")
+    failures.check(run_tool(arguments).stderr == b"", "no progress where there is no terminal")
 
 
 def main():
@@ -166,7 +185,8 @@ def main():
     check_unsupported(failures, tool)
     check_without_gnuplot(failures, tool)
     check_full_disk(failures, tool)
-    return failures.finish(600)
+    check_progress(failures, tool)
+    return failures.finish(1000)
 
 
 if __name__ == "__main__":

@@ -26,11 +26,9 @@ static const command commands[] = {
      "run and compare with a double-precision oracle", cmd_check_help, 1},
     {"bench", cmd_bench, "[--json] [--plot FILE.svg] [PROBLEM... | --suite NAME...] [WORD...]",
      "time, bandwidth, fraction of the machine's roof, and error", cmd_bench_help, 1},
-#ifdef SPLITKV_TOOL_RUN
     {"run", cmd_run,
      "--q FILE --k FILE --v FILE --table FILE --kv-lens FILE --out FILE [OPTION...]",
      "attention on your own tensors", cmd_run_help, 0},
-#endif
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 
