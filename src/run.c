@@ -76,8 +76,7 @@ static void begin_group(const run_context *run, const spl_piece *piece, spl_grou
   for (int64_t h = 0; h < shape->group; h++) {
     const int64_t offset =
         piece->request * shape->q_request + (piece->head * shape->group + h) * shape->q_head;
-    shape->kernels->load_row[p->dtype_q](g->q + h * shape->d_padded, q + offset * shape->q_bytes,
-                                         p->head_dim);
+    shape->kernels->load_q[p->dtype_q](g, h, q + offset * shape->q_bytes);
     g->max[h] = -FLT_MAX;
     g->weight[h] = 0;
   }

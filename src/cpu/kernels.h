@@ -14,8 +14,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Lanes of the vectors that the arithmetic is written in, whatever the machine has. */
+/* Lanes of the vectors that the arithmetic is written in, whatever the machine has: of rows and of
+ * weights, and of dot products. */
 #define SPL_LANES 16
+#define SPL_DOT_LANES 8
 /* Most tokens of one tile. Softmax state moves once per tile. */
 #define SPL_TILE_TOKENS 64
 /* Tiles whose sums are added plainly before they are folded into the compensated sum. */
@@ -32,7 +34,7 @@ typedef struct spl_group {
   int64_t d_padded, dv_padded;
   float score_scale;      /* scale * log2(e): scores are in base 2 */
   int64_t score_stride;   /* floats per row of scores, a multiple of SPL_LANES */
-  float *q;               /* [n_heads][d_padded], zero beyond d */
+  float *q;               /* [n_heads rounded up to even][d_padded], in the order of load_q */
   float *acc;             /* [n_heads][dv_padded] sum of p * v since the last fold */
   float *sum_hi, *sum_lo; /* [n_heads][dv_padded] folded sums; unset while n_folds == 0 */
   float *scores;          /* [n_heads][score_stride] of one tile */
@@ -64,8 +66,10 @@ typedef struct spl_kernel_set {
   void (*finish)(const spl_group *group, int64_t h);
   /* row[c] /= weight for c < n_padded, unless weight is 0. */
   void (*normalize)(float *row, int64_t n_padded, float weight);
-  /* dst[0..n) = src as f32; dst up to n rounded up to SPL_LANES = 0. */
-  void (*load_row[SPL_N_DTYPES])(float *dst, const void *src, int64_t n);
+  /* Head h of q from d elements at src: pairs of heads lie interleaved, SPL_DOT_LANES channels of
+   * the even head, then the same channels of the odd one; zero beyond d. A last head without a
+   * partner stands for both. */
+  void (*load_q[SPL_N_DTYPES])(const spl_group *group, int64_t h, const void *src);
   /* dst[0..n) = src rounded to nearest even, NaNs canonical. src is readable up to n rounded up. */
   void (*store_row[SPL_N_DTYPES])(void *dst, const float *src, int64_t n);
 

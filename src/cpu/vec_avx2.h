@@ -12,9 +12,8 @@ typedef struct vf {
   __m256 lo, hi; /* lanes 0-7, 8-15 */
 } vf;
 
-#define SPL_QK_ACC 4
-#define SPL_QK_HEADS 2
 #define SPL_PV_ACC 4
+#define SPL_PV_HEADS 2
 #define SPL_PROBE_CHAINS 6
 
 #define VF_ROUND (_MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
@@ -97,13 +96,16 @@ SPL_INLINE vf vf_canonical(vf x) {
   return vf_make(_mm256_blendv_ps(x.lo, nan, _mm256_cmp_ps(x.lo, x.lo, _CMP_UNORD_Q)),
                  _mm256_blendv_ps(x.hi, nan, _mm256_cmp_ps(x.hi, x.hi, _CMP_UNORD_Q)));
 }
-/* Adds n to the exponent. A NaN in n converts to 0x80000000, which the shift removes. */
-SPL_INLINE __m256 vf_scale_half(__m256 x, __m256 n) {
+/* x * 2^n for integral n, 0 where exponent < -125; NaN where it is NaN. Adds n to the exponent
+ * bits; what comes of an n out of range is masked. */
+SPL_INLINE __m256 vf_scale_half(__m256 x, __m256 n, __m256 exponent) {
   const __m256i shift = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
-  return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(x), shift));
+  const __m256 low = _mm256_cmp_ps(exponent, _mm256_set1_ps(-125.0f), _CMP_LT_OQ);
+  return _mm256_andnot_ps(low,
+                          _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(x), shift)));
 }
-SPL_INLINE vf vf_scale(vf x, vf n) {
-  return vf_make(vf_scale_half(x.lo, n.lo), vf_scale_half(x.hi, n.hi));
+SPL_INLINE vf vf_scale(vf x, vf n, vf exponent) {
+  return vf_make(vf_scale_half(x.lo, n.lo, exponent.lo), vf_scale_half(x.hi, n.hi, exponent.hi));
 }
 
 SPL_INLINE void vf_to_f16(uint16_t *p, vf x) {
@@ -137,30 +139,78 @@ SPL_INLINE float vf_hmax(vf x) {
   return _mm_cvtss_f32(_mm_max_ss(m2, _mm_movehdup_ps(m2)));
 }
 
-/* The tree sums of four vectors; lane i belongs to acc[i]. */
-SPL_INLINE __m128 vf_sums4(const vf *acc) {
-  const __m256 a = _mm256_add_ps(acc[0].lo, acc[0].hi), b = _mm256_add_ps(acc[1].lo, acc[1].hi);
-  const __m256 c = _mm256_add_ps(acc[2].lo, acc[2].hi), d = _mm256_add_ps(acc[3].lo, acc[3].hi);
-  /* [a|c] and [b|d], four lanes each */
-  const __m256 ac =
-      _mm256_add_ps(_mm256_permute2f128_ps(a, c, 0x20), _mm256_permute2f128_ps(a, c, 0x31));
-  const __m256 bd =
-      _mm256_add_ps(_mm256_permute2f128_ps(b, d, 0x20), _mm256_permute2f128_ps(b, d, 0x31));
-  /* [a a b b | c c d d] */
-  const __m256 abcd =
-      _mm256_add_ps(_mm256_shuffle_ps(ac, bd, 0x44), _mm256_shuffle_ps(ac, bd, 0xee));
-  const __m128 ab = _mm256_castps256_ps128(abcd), cd = _mm256_extractf128_ps(abcd, 1);
-  return _mm_add_ps(_mm_shuffle_ps(ab, cd, 0x88), _mm_shuffle_ps(ab, cd, 0xdd));
+/* ── dot products: a vd is one register, SPL_DOT_LANES lanes ────────────────────────────────── */
+
+typedef __m256 vd;
+#define VD_HEADS 1
+#define VD_MAX_ACC 8
+
+SPL_INLINE vd vd_zero(void) {
+  return _mm256_setzero_ps();
 }
-/* (nh, nt) is (1, 4) or (2, 2). */
-SPL_INLINE void vf_store_sums(float *dst, int64_t stride, const vf *acc, int nh, int nt, float c) {
-  const __m128 s = _mm_mul_ps(vf_sums4(acc), _mm_set1_ps(c));
-  if (nt == 4) {
-    _mm_storeu_ps(dst, s);
+SPL_INLINE vd vd_fma(vd a, vd b, vd c) {
+  return _mm256_fmadd_ps(a, b, c);
+}
+/* Head `a` of the block; q is in the order of load_q. */
+SPL_INLINE vd vd_load_q(const float *q, int64_t d_padded, int a) {
+  return _mm256_loadu_ps(q + (a & ~1) * d_padded + (a & 1) * SPL_DOT_LANES);
+}
+SPL_INLINE vd vd_load_f32(const float *p) {
+  return _mm256_loadu_ps(p);
+}
+SPL_INLINE vd vd_load_f16(const uint16_t *p) {
+  return _mm256_cvtph_ps(vf_load_halfwords(p));
+}
+SPL_INLINE vd vd_load_bf16(const uint16_t *p) {
+  return vf_from_bf16(vf_load_halfwords(p));
+}
+SPL_INLINE vd vd_load_f32_tail(const float *p, int n) {
+  float copy[SPL_DOT_LANES] = {0};
+  memcpy(copy, p, (size_t)n * sizeof *p);
+  return vd_load_f32(copy);
+}
+SPL_INLINE vd vd_load_f16_tail(const uint16_t *p, int n) {
+  uint16_t copy[SPL_DOT_LANES] = {0};
+  memcpy(copy, p, (size_t)n * sizeof *p);
+  return vd_load_f16(copy);
+}
+SPL_INLINE vd vd_load_bf16_tail(const uint16_t *p, int n) {
+  uint16_t copy[SPL_DOT_LANES] = {0};
+  memcpy(copy, p, (size_t)n * sizeof *p);
+  return vd_load_bf16(copy);
+}
+
+#define VD_FOLD_BLOCKS(a, b)                                                                       \
+  _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31))
+#define VD_FOLD_LANES(a, b, lo, hi)                                                                \
+  _mm256_add_ps(_mm256_shuffle_ps(a, b, lo), _mm256_shuffle_ps(a, b, hi))
+
+/* The tree sums of eight vectors, times c: acc[0..4) in the first four lanes, acc[4..8) behind. */
+SPL_INLINE __m256 vd_sums(const vd *acc, float c) {
+  __m256 r[4];
+  SPL_UNROLL for (int i = 0; i < 4; i++) r[i] = VD_FOLD_BLOCKS(acc[i], acc[i + 4]);
+  const __m256 u = VD_FOLD_LANES(r[0], r[1], 0x44, 0xee);
+  const __m256 v = VD_FOLD_LANES(r[2], r[3], 0x44, 0xee);
+  return _mm256_mul_ps(VD_FOLD_LANES(u, v, 0x88, 0xdd), _mm256_set1_ps(c));
+}
+
+/* acc[head][token]; (nh, nt) is (4, 2), (2, 4) or (1, 8). */
+SPL_INLINE void vd_store_sums(float *dst, int64_t stride, const vd *acc, int nh, int nt, float c) {
+  const __m256 s = vd_sums(acc, c);
+  if (nh == 1) {
+    _mm256_storeu_ps(dst, s);
     return;
   }
-  _mm_storel_pi((__m64 *)(void *)dst, s);
-  if (nh > 1) _mm_storeh_pi((__m64 *)(void *)(dst + stride), s);
+  const __m128 lo = _mm256_castps256_ps128(s), hi = _mm256_extractf128_ps(s, 1);
+  if (nt == 4) {
+    _mm_storeu_ps(dst, lo);
+    _mm_storeu_ps(dst + stride, hi);
+    return;
+  }
+  _mm_storel_pi((__m64 *)(void *)dst, lo);
+  _mm_storeh_pi((__m64 *)(void *)(dst + stride), lo);
+  _mm_storel_pi((__m64 *)(void *)(dst + 2 * stride), hi);
+  _mm_storeh_pi((__m64 *)(void *)(dst + 3 * stride), hi);
 }
 
 #endif

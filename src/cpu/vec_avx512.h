@@ -10,9 +10,8 @@
 
 typedef __m512 vf;
 
-#define SPL_QK_ACC 16
-#define SPL_QK_HEADS 4
 #define SPL_PV_ACC 16
+#define SPL_PV_HEADS 4
 #define SPL_PROBE_CHAINS 16
 
 SPL_INLINE __mmask16 vf_tail_mask(int n) {
@@ -81,8 +80,10 @@ SPL_INLINE vf vf_canonical(vf x) {
   return _mm512_mask_mov_ps(x, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q),
                             _mm512_set1_ps(scalar_from_bits(0x7fc00000u)));
 }
-SPL_INLINE vf vf_scale(vf x, vf n) {
-  return _mm512_scalef_ps(x, n);
+/* x * 2^n for integral n, 0 where exponent < -125; NaN where it is NaN. */
+SPL_INLINE vf vf_scale(vf x, vf n, vf exponent) {
+  const __mmask16 keep = _mm512_cmp_ps_mask(exponent, _mm512_set1_ps(-125.0f), _CMP_NLT_UQ);
+  return _mm512_maskz_scalef_ps(keep, x, n);
 }
 
 SPL_INLINE void vf_to_f16(uint16_t *p, vf x) {
@@ -105,21 +106,6 @@ SPL_INLINE float vf_hmax(vf x) {
   return _mm512_reduce_max_ps(x);
 }
 
-/* One level of the tree for two vectors at once: lo and hi pick the lanes to be added. */
-#define VF_FOLD_BLOCKS(a, b, lo, hi)                                                               \
-  _mm512_add_ps(_mm512_shuffle_f32x4(a, b, lo), _mm512_shuffle_f32x4(a, b, hi))
-#define VF_FOLD_LANES(a, b, lo, hi)                                                                \
-  _mm512_add_ps(_mm512_shuffle_ps(a, b, lo), _mm512_shuffle_ps(a, b, hi))
-
-/* Lane 4b+e of the result = the tree sum of x[4e+b]: 15 levels of two vectors each. */
-SPL_INLINE vf vf_sums16(const vf *x) {
-  vf p[8], r[4], u[2];
-  SPL_UNROLL for (int i = 0; i < 8; i++) p[i] = VF_FOLD_BLOCKS(x[2 * i], x[2 * i + 1], 0x44, 0xee);
-  SPL_UNROLL for (int i = 0; i < 4; i++) r[i] = VF_FOLD_BLOCKS(p[2 * i], p[2 * i + 1], 0x88, 0xdd);
-  SPL_UNROLL for (int i = 0; i < 2; i++) u[i] = VF_FOLD_LANES(r[2 * i], r[2 * i + 1], 0x44, 0xee);
-  return VF_FOLD_LANES(u[0], u[1], 0x88, 0xdd);
-}
-
 SPL_INLINE float vf_sum(vf x) {
   const __m512 r8 = _mm512_add_ps(x, _mm512_shuffle_f32x4(x, x, 0xee));
   const __m512 r4 = _mm512_add_ps(r8, _mm512_shuffle_f32x4(r8, r8, 0x55));
@@ -129,26 +115,121 @@ SPL_INLINE float vf_sum(vf x) {
   return _mm_cvtss_f32(_mm_add_ss(r2, _mm_movehdup_ps(r2)));
 }
 
-/* nh * nt <= 16 and nt one of 4, 8, 16. */
-SPL_INLINE void vf_store_sums(float *dst, int64_t stride, const vf *acc, int nh, int nt, float c) {
-  vf x[16];
-  SPL_UNROLL for (int b = 0; b < 4; b++) {
-    SPL_UNROLL for (int e = 0; e < 4; e++) {
-      x[4 * e + b] = 4 * b + e < nh * nt ? acc[4 * b + e] : _mm512_setzero_ps();
+/* ── dot products: a vd holds two of SPL_DOT_LANES lanes, of two heads or of two tokens ─────── */
+
+typedef __m512 vd;
+#define VD_HEADS 2
+#define VD_MAX_ACC 16
+
+SPL_INLINE vd vd_zero(void) {
+  return _mm512_setzero_ps();
+}
+SPL_INLINE vd vd_fma(vd a, vd b, vd c) {
+  return _mm512_fmadd_ps(a, b, c);
+}
+/* Pair `a` of heads: q is in the order of load_q. */
+SPL_INLINE vd vd_load_q(const float *q, int64_t d_padded, int a) {
+  return _mm512_loadu_ps(q + 2 * a * d_padded);
+}
+
+/* The same SPL_DOT_LANES elements for both heads. */
+SPL_INLINE vd vd_both(__m256 x) {
+  return _mm512_broadcast_f32x8(x);
+}
+SPL_INLINE __m256i vd_both_halfwords(const uint16_t *p) {
+  return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
+SPL_INLINE __m256i vd_two_halfwords(const uint16_t *p0, const uint16_t *p1) {
+  const __m256i x = _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)p0));
+  return _mm256_inserti128_si256(x, _mm_loadu_si128((const __m128i *)(const void *)p1), 1);
+}
+SPL_INLINE __m128i vd_tail_halfwords(const uint16_t *p, int n) {
+  return _mm_maskz_loadu_epi16((__mmask8)((1u << n) - 1u), p);
+}
+SPL_INLINE __m256 vd_tail_floats(const float *p, int n) {
+  return _mm256_maskz_loadu_ps((__mmask8)((1u << n) - 1u), p);
+}
+SPL_INLINE vd vd_load_f32(const float *p) {
+  return vd_both(_mm256_loadu_ps(p));
+}
+SPL_INLINE vd vd_load_f16(const uint16_t *p) {
+  return _mm512_cvtph_ps(vd_both_halfwords(p));
+}
+SPL_INLINE vd vd_load_bf16(const uint16_t *p) {
+  return vf_from_bf16(vd_both_halfwords(p));
+}
+SPL_INLINE vd vd_load_f32_tail(const float *p, int n) {
+  return vd_both(vd_tail_floats(p, n));
+}
+SPL_INLINE vd vd_load_f16_tail(const uint16_t *p, int n) {
+  return _mm512_cvtph_ps(_mm256_broadcastsi128_si256(vd_tail_halfwords(p, n)));
+}
+SPL_INLINE vd vd_load_bf16_tail(const uint16_t *p, int n) {
+  return vf_from_bf16(_mm256_broadcastsi128_si256(vd_tail_halfwords(p, n)));
+}
+/* Elements of two rows, one for each half. */
+SPL_INLINE vd vd_join(__m256 a, __m256 b) {
+  return _mm512_insertf32x8(_mm512_castps256_ps512(a), b, 1);
+}
+SPL_INLINE __m256i vd_join_halfwords(__m128i a, __m128i b) {
+  return _mm256_inserti128_si256(_mm256_castsi128_si256(a), b, 1);
+}
+SPL_INLINE vd vd_load_two_f32(const float *p0, const float *p1) {
+  return vd_join(_mm256_loadu_ps(p0), _mm256_loadu_ps(p1));
+}
+SPL_INLINE vd vd_load_two_f16(const uint16_t *p0, const uint16_t *p1) {
+  return _mm512_cvtph_ps(vd_two_halfwords(p0, p1));
+}
+SPL_INLINE vd vd_load_two_bf16(const uint16_t *p0, const uint16_t *p1) {
+  return vf_from_bf16(vd_two_halfwords(p0, p1));
+}
+SPL_INLINE vd vd_load_two_f32_tail(const float *p0, const float *p1, int n) {
+  return vd_join(vd_tail_floats(p0, n), vd_tail_floats(p1, n));
+}
+SPL_INLINE vd vd_load_two_f16_tail(const uint16_t *p0, const uint16_t *p1, int n) {
+  return _mm512_cvtph_ps(vd_join_halfwords(vd_tail_halfwords(p0, n), vd_tail_halfwords(p1, n)));
+}
+SPL_INLINE vd vd_load_two_bf16_tail(const uint16_t *p0, const uint16_t *p1, int n) {
+  return vf_from_bf16(vd_join_halfwords(vd_tail_halfwords(p0, n), vd_tail_halfwords(p1, n)));
+}
+
+/* One level of the tree for two vectors at once: lo and hi pick the lanes to be added. */
+#define VD_FOLD_BLOCKS(a, b, lo, hi)                                                               \
+  _mm512_add_ps(_mm512_shuffle_f32x4(a, b, lo), _mm512_shuffle_f32x4(a, b, hi))
+#define VD_FOLD_LANES(a, b, lo, hi)                                                                \
+  _mm512_add_ps(_mm512_shuffle_ps(a, b, lo), _mm512_shuffle_ps(a, b, hi))
+
+/* The sixteen tree sums of eight vectors, times c. Four lanes each of: the first halves of a, the
+ * second halves of a, the first halves of b, the second halves of b. */
+SPL_INLINE __m512 vd_sums(const vd *a, const vd *b, float c) {
+  __m512 r[4];
+  SPL_UNROLL for (int i = 0; i < 4; i++) r[i] = VD_FOLD_BLOCKS(a[i], b[i], 0x88, 0xdd);
+  const __m512 u = VD_FOLD_LANES(r[0], r[1], 0x44, 0xee);
+  const __m512 v = VD_FOLD_LANES(r[2], r[3], 0x44, 0xee);
+  return _mm512_mul_ps(VD_FOLD_LANES(u, v, 0x88, 0xdd), _mm512_set1_ps(c));
+}
+
+/* acc[pair][token]; (nh, nt) is (8, 4), (4, 8) or (2, 8). */
+SPL_INLINE void vd_store_sums(float *dst, int64_t stride, const vd *acc, int nh, int nt, float c) {
+  SPL_UNROLL for (int h = 0; h < nh; h += 4) {
+    SPL_UNROLL for (int t = 0; t < nt; t += 4) {
+      if (nh == 2 && t > 0) continue;
+      const vd *a = acc + h / 2 * nt + t;
+      const __m512 s = vd_sums(a, nh == 2 ? a + 4 : a + nt, c);
+      float *row = dst + h * stride + t;
+      _mm_storeu_ps(row, _mm512_castps512_ps128(s));
+      _mm_storeu_ps(row + stride, _mm512_extractf32x4_ps(s, 1));
+      row = nh == 2 ? row + 4 : row + 2 * stride;
+      _mm_storeu_ps(row, _mm512_extractf32x4_ps(s, 2));
+      _mm_storeu_ps(row + stride, _mm512_extractf32x4_ps(s, 3));
     }
   }
-  const vf s = _mm512_mul_ps(vf_sums16(x), _mm512_set1_ps(c));
-  if (nt == 16) {
-    _mm512_storeu_ps(dst, s);
-  } else if (nt == 8) {
-    _mm256_storeu_ps(dst, _mm512_castps512_ps256(s));
-    if (nh > 1) _mm256_storeu_ps(dst + stride, _mm512_extractf32x8_ps(s, 1));
-  } else {
-    _mm_storeu_ps(dst, _mm512_castps512_ps128(s));
-    if (nh > 1) _mm_storeu_ps(dst + stride, _mm512_extractf32x4_ps(s, 1));
-    if (nh > 2) _mm_storeu_ps(dst + 2 * stride, _mm512_extractf32x4_ps(s, 2));
-    if (nh > 3) _mm_storeu_ps(dst + 3 * stride, _mm512_extractf32x4_ps(s, 3));
-  }
+}
+/* Accumulator i of a single head holds tokens 0-3, 8-11 and, in its second half, 4-7, 12-15. */
+#define VD_FIRST_TOKEN(i) ((i) < 4 ? (i) : (i) + 4)
+#define VD_SECOND_TOKEN(i) (VD_FIRST_TOKEN(i) + 4)
+SPL_INLINE void vd_store_single(float *dst, const vd *acc, float c) {
+  _mm512_storeu_ps(dst, vd_sums(acc, acc + 4, c));
 }
 
 #endif

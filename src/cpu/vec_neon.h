@@ -12,9 +12,8 @@ typedef struct vf {
   float32x4_t part[4];
 } vf;
 
-#define SPL_QK_ACC 4
-#define SPL_QK_HEADS 2
 #define SPL_PV_ACC 4
+#define SPL_PV_HEADS 2
 #define SPL_PROBE_CHAINS 6
 
 #define VF_PARTS(i) SPL_UNROLL for (int i = 0; i < 4; i++)
@@ -106,12 +105,15 @@ SPL_INLINE vf vf_canonical(vf x) {
   VF_PARTS(i) r.part[i] = vbslq_f32(vceqq_f32(x.part[i], x.part[i]), x.part[i], nan);
   return r;
 }
-/* Adds n to the exponent; a NaN in n converts to 0. */
-SPL_INLINE vf vf_scale(vf x, vf n) {
+/* x * 2^n for integral n, 0 where exponent < -125; NaN where it is NaN. Adds n to the exponent
+ * bits; what comes of an n out of range is masked. */
+SPL_INLINE vf vf_scale(vf x, vf n, vf exponent) {
   vf r;
   VF_PARTS(i) {
     const int32x4_t shift = vshlq_n_s32(vcvtq_s32_f32(n.part[i]), 23);
-    r.part[i] = vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(x.part[i]), shift));
+    const uint32x4_t low = vcltq_f32(exponent.part[i], vdupq_n_f32(-125.0f));
+    const int32x4_t bits = vaddq_s32(vreinterpretq_s32_f32(x.part[i]), shift);
+    r.part[i] = vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_s32(bits), low));
   }
   return r;
 }
@@ -143,9 +145,64 @@ SPL_INLINE float vf_hmax(vf x) {
   const float ab = a > b ? a : b, cd = c > d ? c : d;
   return ab > cd ? ab : cd;
 }
-SPL_INLINE void vf_store_sums(float *dst, int64_t stride, const vf *acc, int nh, int nt, float c) {
+
+/* ── dot products: a vd is two registers, SPL_DOT_LANES lanes ───────────────────────────────── */
+
+typedef struct vd {
+  float32x4_t lo, hi;
+} vd;
+#define VD_HEADS 1
+#define VD_MAX_ACC 8
+
+SPL_INLINE vd vd_make(float32x4_t lo, float32x4_t hi) {
+  const vd r = {lo, hi};
+  return r;
+}
+SPL_INLINE vd vd_zero(void) {
+  return vd_make(vdupq_n_f32(0), vdupq_n_f32(0));
+}
+SPL_INLINE vd vd_fma(vd a, vd b, vd c) {
+  return vd_make(vfmaq_f32(c.lo, a.lo, b.lo), vfmaq_f32(c.hi, a.hi, b.hi));
+}
+SPL_INLINE vd vd_load_f32(const float *p) {
+  return vd_make(vld1q_f32(p), vld1q_f32(p + 4));
+}
+/* Head `a` of the block; q is in the order of load_q. */
+SPL_INLINE vd vd_load_q(const float *q, int64_t d_padded, int a) {
+  return vd_load_f32(q + (a & ~1) * d_padded + (a & 1) * SPL_DOT_LANES);
+}
+SPL_INLINE vd vd_load_f16(const uint16_t *p) {
+  const float16x8_t x = vreinterpretq_f16_u16(vld1q_u16(p));
+  return vd_make(vcvt_f32_f16(vget_low_f16(x)), vcvt_high_f32_f16(x));
+}
+SPL_INLINE vd vd_load_bf16(const uint16_t *p) {
+  const uint16x8_t x = vld1q_u16(p);
+  return vd_make(vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(x), 16)),
+                 vreinterpretq_f32_u32(vshll_high_n_u16(x, 16)));
+}
+SPL_INLINE vd vd_load_f32_tail(const float *p, int n) {
+  float copy[SPL_DOT_LANES] = {0};
+  memcpy(copy, p, (size_t)n * sizeof *p);
+  return vd_load_f32(copy);
+}
+SPL_INLINE vd vd_load_f16_tail(const uint16_t *p, int n) {
+  uint16_t copy[SPL_DOT_LANES] = {0};
+  memcpy(copy, p, (size_t)n * sizeof *p);
+  return vd_load_f16(copy);
+}
+SPL_INLINE vd vd_load_bf16_tail(const uint16_t *p, int n) {
+  uint16_t copy[SPL_DOT_LANES] = {0};
+  memcpy(copy, p, (size_t)n * sizeof *p);
+  return vd_load_bf16(copy);
+}
+SPL_INLINE float vd_sum(vd x) {
+  const float32x4_t r4 = vaddq_f32(x.lo, x.hi);
+  const float32x2_t r2 = vadd_f32(vget_low_f32(r4), vget_high_f32(r4));
+  return vget_lane_f32(r2, 0) + vget_lane_f32(r2, 1);
+}
+SPL_INLINE void vd_store_sums(float *dst, int64_t stride, const vd *acc, int nh, int nt, float c) {
   SPL_UNROLL for (int h = 0; h < nh; h++) {
-    SPL_UNROLL for (int t = 0; t < nt; t++) dst[h * stride + t] = vf_sum(acc[h * nt + t]) * c;
+    SPL_UNROLL for (int t = 0; t < nt; t++) dst[h * stride + t] = vd_sum(acc[h * nt + t]) * c;
   }
 }
 

@@ -12,9 +12,8 @@ typedef struct vf {
 } vf;
 
 /* Accumulators (of one vf each) that the register file holds in a block. */
-#define SPL_QK_ACC 4
-#define SPL_QK_HEADS 2
 #define SPL_PV_ACC 4
+#define SPL_PV_HEADS 2
 #define SPL_PROBE_CHAINS 4
 
 #define VF_EACH(i) for (int i = 0; i < SPL_LANES; i++)
@@ -139,15 +138,14 @@ SPL_INLINE vf vf_canonical(vf x) {
   VF_EACH(i) r.lane[i] = x.lane[i] == x.lane[i] ? x.lane[i] : scalar_from_bits(0x7fc00000u);
   return r;
 }
-/* x * 2^n for integral n in -125 .. 0 and x in [2^-0.5, 2^0.5]; NaN in either gives NaN. */
-SPL_INLINE vf vf_scale(vf x, vf n) {
+/* x * 2^n for integral n, 0 where exponent < -125; NaN where it is NaN. */
+SPL_INLINE vf vf_scale(vf x, vf n, vf exponent) {
   vf r;
   VF_EACH(i) {
-    const int shift = n.lane[i] <= 0 ? (int)n.lane[i] : 0; /* +inf and NaN have no int */
-    uint32_t bits;
-    memcpy(&bits, &x.lane[i], sizeof bits);
-    r.lane[i] =
-        x.lane[i] == x.lane[i] ? scalar_from_bits(bits + ((uint32_t)shift << 23)) : x.lane[i];
+    const int in_range = n.lane[i] >= -125.0f && n.lane[i] <= 0;
+    const uint32_t shift = in_range ? (uint32_t)(int32_t)n.lane[i] << 23 : 0;
+    const float scaled = scalar_from_bits(scalar_bits(x.lane[i]) + shift);
+    r.lane[i] = exponent.lane[i] < -125.0f ? 0.0f : scaled;
   }
   return r;
 }
@@ -165,10 +163,68 @@ SPL_INLINE float vf_hmax(vf x) {
     m = x.lane[i] > m ? x.lane[i] : m;
   return m;
 }
-SPL_INLINE void vf_store_sums(float *dst, int64_t stride, const vf *acc, int nh, int nt, float c) {
+
+/* ── dot products ───────────────────────────────────────────────────────────────────────────── */
+
+typedef struct vd {
+  float lane[SPL_DOT_LANES];
+} vd;
+#define VD_HEADS 1 /* heads whose products one vd holds */
+#define VD_MAX_ACC 8
+#define VD_EACH(i) for (int i = 0; i < SPL_DOT_LANES; i++)
+
+SPL_INLINE vd vd_load_f32_tail(const float *p, int n) {
+  vd r = {{0}};
+  memcpy(r.lane, p, (size_t)n * sizeof *p);
+  return r;
+}
+SPL_INLINE vd vd_load_f16_tail(const uint16_t *p, int n) {
+  vd r = {{0}};
+  for (int i = 0; i < n; i++)
+    r.lane[i] = scalar_from_f16(p[i]);
+  return r;
+}
+SPL_INLINE vd vd_load_bf16_tail(const uint16_t *p, int n) {
+  vd r = {{0}};
+  for (int i = 0; i < n; i++)
+    r.lane[i] = scalar_from_bits((uint32_t)p[i] << 16);
+  return r;
+}
+SPL_INLINE vd vd_zero(void) {
+  const vd r = {{0}};
+  return r;
+}
+SPL_INLINE vd vd_load_f32(const float *p) {
+  return vd_load_f32_tail(p, SPL_DOT_LANES);
+}
+SPL_INLINE vd vd_load_f16(const uint16_t *p) {
+  return vd_load_f16_tail(p, SPL_DOT_LANES);
+}
+SPL_INLINE vd vd_load_bf16(const uint16_t *p) {
+  return vd_load_bf16_tail(p, SPL_DOT_LANES);
+}
+/* Accumulator `a` of a block of heads; q is in the order of load_q. */
+SPL_INLINE vd vd_load_q(const float *q, int64_t d_padded, int a) {
+  return vd_load_f32(q + (a & ~1) * d_padded + (a & 1) * SPL_DOT_LANES);
+}
+SPL_INLINE vd vd_fma(vd a, vd b, vd c) {
+  vd r;
+  VD_EACH(i) r.lane[i] = scalar_fma(a.lane[i], b.lane[i], c.lane[i]);
+  return r;
+}
+/* The fixed tree: lanes i and i+4, i and i+2, 0 and 1. */
+SPL_INLINE float vd_sum(vd x) {
+  for (int half = SPL_DOT_LANES / 2; half >= 1; half /= 2) {
+    for (int i = 0; i < half; i++)
+      x.lane[i] += x.lane[i + half];
+  }
+  return x.lane[0];
+}
+/* dst[h * stride + t] = sum of acc[h * nt + t], times c, for nh heads and nt tokens. */
+SPL_INLINE void vd_store_sums(float *dst, int64_t stride, const vd *acc, int nh, int nt, float c) {
   for (int h = 0; h < nh; h++) {
     for (int t = 0; t < nt; t++)
-      dst[h * stride + t] = vf_sum(acc[h * nt + t]) * c;
+      dst[h * stride + t] = vd_sum(acc[h * nt + t]) * c;
   }
 }
 
