@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "bench.h"
 
+#include "data.h"
 #include "machine.h"
 #include "roof.h"
 #include "tool.h"
+
+#include "ref.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +16,8 @@ enum {
   MIN_ROUNDS = 7,
   MAX_ROUNDS = 400,
   MAX_ATTEMPTS = 3,
-  PREFETCH_BYTES = 4096 /* how far ahead the reader with prefetch asks */
+  PREFETCH_BYTES = 4096, /* how far ahead the reader with prefetch asks */
+  COPY_BYTES = 4 << 20
 };
 #define COLD_BYTES ((size_t)256 << 20) /* copies of KV together, at least */
 #define MULTIPLY_SECONDS 0.001         /* of one peak measurement */
@@ -48,21 +52,35 @@ static int64_t copies_wanted(const tool_case *c, int is_warm) {
   return (int64_t)((total + size - 1) / size);
 }
 
-static void *copy_of(const zoned *source) {
-  void *copy = malloc(source->size_bytes + 1);
-  if (copy) {
-    memcpy(copy, source->data, source->size_bytes);
+typedef struct copy_job {
+  const unsigned char *source;
+  unsigned char *copy;
+} copy_job;
+
+static void copy_stretch(void *context, int64_t first, int64_t end) {
+  const copy_job *job = context;
+  memcpy(job->copy + first, job->source + first, (size_t)(end - first));
+}
+
+/* All threads copy, so that the pages of a machine with several memories lie as the first ones do.
+ * NULL when memory is short. */
+static void *copy_of(const zoned *source, const splitkv_pool *pool) {
+  copy_job job = {source->data, malloc(source->size_bytes + 1)};
+  if (job.copy) {
+    data_parallel(pool, (int64_t)source->size_bytes, COPY_BYTES, copy_stretch, &job);
   }
-  return copy;
+  return job.copy;
 }
 
 /* Returns 0, or -1 when memory is short. */
-static int make_copies(kv_copies *copies, const tool_case *c, int is_warm) {
+static int make_copies(kv_copies *copies, const tool_case *c, const splitkv_pool *pool,
+                       int is_warm) {
   int64_t n = copies_wanted(c, is_warm);
-  double channels = (double)(c->problem.head_dim + c->problem.head_dim_v);
-  double k_share = (double)c->problem.head_dim / channels;
-  *copies = (kv_copies){.k_bytes = (size_t)(case_kv_bytes(c) * k_share),
-                        .v_bytes = (size_t)(case_kv_bytes(c) * (1 - k_share))};
+  const splitkv_problem *p = &c->problem;
+  size_t rows = (size_t)(c->n_unique_tokens * p->n_heads_kv);
+  size_t element_bytes = ref_dtype_size(p->dtype_kv);
+  *copies = (kv_copies){.k_bytes = rows * (size_t)p->head_dim * element_bytes,
+                        .v_bytes = rows * (size_t)p->head_dim_v * element_bytes};
   copies->k = calloc((size_t)n, sizeof *copies->k);
   copies->v = calloc((size_t)n, sizeof *copies->v);
   if (!copies->k || !copies->v) {
@@ -72,8 +90,8 @@ static int make_copies(kv_copies *copies, const tool_case *c, int is_warm) {
   copies->v[0] = c->v.data;
   for (copies->n = 1; copies->n < n; copies->n++) {
     int64_t i = copies->n;
-    copies->k[i] = copy_of(&c->k);
-    copies->v[i] = copy_of(&c->v);
+    copies->k[i] = copy_of(&c->k, pool);
+    copies->v[i] = copy_of(&c->v, pool);
     if (!copies->k[i] || !copies->v[i]) {
       copies->n++;
       return -1;
@@ -154,6 +172,7 @@ static int time_run(measurement *m) {
   c->tensors.k = kv.data[0];
   c->tensors.v = kv.data[1];
   memset(c->out.data, 0xff, c->out.size_bytes);
+  memset(c->lse.data, 0xff, c->lse.size_bytes);
   splitkv_error error = {0};
   double cpu_start = machine_cpu_seconds();
   double start = machine_seconds();
@@ -279,7 +298,7 @@ int bench_measure(tool_case *c, const char *name, const splitkv_pool *pool,
   measurement *m = calloc(1, sizeof *m);
   unsigned char *expected = malloc(c->out.size_bytes + c->lse.size_bytes + 1);
   int status = TOOL_OK;
-  if (!m || !expected || make_copies(&m->copies, c, settings->is_warm)) {
+  if (!m || !expected || make_copies(&m->copies, c, pool, settings->is_warm)) {
     status = tool_unsupported("%s: out of memory for copies of the KV cache", name);
   } else {
     m->c = c;
