@@ -5,6 +5,7 @@
 set -eu
 CDPATH='' cd -- "$(dirname -- "$0")/.."
 root=$PWD
+unset MAKEFLAGS MFLAGS MAKELEVEL # the make that called is not the make that builds
 self=${0##*/}
 
 # Exit status that ctest counts as "skipped".
