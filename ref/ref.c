@@ -20,7 +20,7 @@ enum {
 };
 #define MAX_SCORE_BYTES ((int64_t)1 << 26)
 
-/* Weights below this part of the largest count as 0 (docs/numerics.md). */
+/* Weights below this part of the power of two above the largest count as 0 (docs/numerics.md). */
 #define MIN_WEIGHT 0x1p-125
 
 /* Where elements of q, k and v lie. */
@@ -144,18 +144,17 @@ static void compute_scores(const work *w) {
 static double compute_weights(double *scores, int64_t n, double *lse, double *max_abs_score) {
   double max = -INFINITY, max_abs = 0;
   for (int64_t t = 0; t < n; ++t) {
-    if (scores[t] > max || isnan(scores[t]))
-      max = scores[t];
-    if (isnan(max))
-      break;
+    if (scores[t] > max || isnan(scores[t])) max = scores[t];
+    if (isnan(max)) break;
   }
   for (int64_t t = 0; t < n; ++t)
-    if (isfinite(scores[t]) && fabs(scores[t]) > max_abs)
-      max_abs = fabs(scores[t]);
+    if (isfinite(scores[t]) && fabs(scores[t]) > max_abs) max_abs = fabs(scores[t]);
   double total = 0, correction = 0;
+  const double log2_max = max * 1.4426950408889634;
+  const double least = isfinite(max) ? MIN_WEIGHT * exp2(ceil(log2_max) - log2_max) : MIN_WEIGHT;
   for (int64_t t = 0; t < n; ++t) {
     const double weight = max == -INFINITY ? 0 : exp(scores[t] - max);
-    scores[t] = weight < MIN_WEIGHT ? 0 : weight;
+    scores[t] = weight < least ? 0 : weight;
     add_compensated(&total, &correction, scores[t]);
   }
   *max_abs_score = max_abs;
@@ -172,8 +171,7 @@ static void add_tokens(const work *w, int64_t first, int64_t end, double *max_ab
   for (int64_t t = first; t < end; ++t) {
     load_v(w, t, row);
     for (int64_t c = 0; c < dv; ++c)
-      if (fabs(row[c]) > *max_abs_v && !isinf(row[c]))
-        *max_abs_v = fabs(row[c]);
+      if (fabs(row[c]) > *max_abs_v && !isinf(row[c])) *max_abs_v = fabs(row[c]);
     for (int64_t h = 0; h < w->n_heads; ++h) {
       const double weight = w->scores[h * w->kv_len + t];
       double *sum = w->block + h * dv;
@@ -220,8 +218,7 @@ static bool allocate(work *w, int64_t heads, int64_t kv_len) {
   w->q = malloc((size_t)(heads * d) * sizeof(double));
   w->scores = malloc((size_t)(heads * kv_len + 1) * sizeof(double));
   w->block = malloc((size_t)(3 * heads * dv) * sizeof(double));
-  if (!w->q || !w->scores || !w->block)
-    return false;
+  if (!w->q || !w->scores || !w->block) return false;
   w->total = w->block + heads * dv;
   w->correction = w->total + heads * dv;
   return true;

@@ -20,8 +20,10 @@
 #define SPL_DOT_LANES 8
 /* Most tokens of one tile. Softmax state moves once per tile. */
 #define SPL_TILE_TOKENS 64
+/* Tokens whose weighted V rows are added in one chain; chunks are added to a tile's sum. */
+#define SPL_CHUNK_TOKENS 16
 /* Tiles whose sums are added plainly before they are folded into the compensated sum. */
-#define SPL_FOLD_TILES 16
+#define SPL_FOLD_TILES 8
 
 /* Index of kernels by storage type; the values of splitkv_dtype. */
 enum { SPL_DTYPE_F32, SPL_DTYPE_F16, SPL_DTYPE_BF16, SPL_N_DTYPES };
