@@ -24,4 +24,7 @@ splitkv_status spl_fail_null(splitkv_error *error, const char *field);
 splitkv_status spl_check_struct_size(splitkv_error *error, const char *field, size_t struct_size,
                                      size_t oldest, size_t known);
 
+/* Writes of an output struct what its caller knows of it: dst->struct_size bytes. */
+void spl_export(void *dst, const void *src, size_t caller_size);
+
 #endif

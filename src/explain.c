@@ -9,7 +9,8 @@
 #include "plan.h"
 
 typedef struct task_work {
-  int64_t kv_tokens, n_pieces, cost, n_splits;
+  int64_t kv_tokens, n_pieces, n_splits;
+  double cost;
 } task_work;
 
 /* What of one request starts before (head, token): a difference of two such is the work between two
@@ -52,7 +53,7 @@ static task_work measure_task(const splitkv_plan *plan, int64_t task) {
     work.n_pieces++; /* the rest of a piece that started in another task */
     work.n_splits++;
   }
-  work.cost = work.kv_tokens + work.n_pieces * SPL_ITEM_COST;
+  work.cost = (double)work.kv_tokens + (double)work.n_pieces * SPL_ITEM_COST;
   return work;
 }
 
@@ -65,12 +66,13 @@ splitkv_status splitkv_plan_get_info(const splitkv_plan *plan, splitkv_plan_info
   status = spl_check_plan(plan, error);
   if (status != SPLITKV_OK) return status;
 
-  int64_t n_splits = 0, cost = 0, most = 0, max_splits = 0, n_regions = 0;
+  int64_t n_splits = 0, max_splits = 0, n_regions = 0;
+  double cost = 0, most = 0; /* with a share for each piece the sum can pass 2^63 */
   for (int64_t t = 0; t < plan->n_tasks; t++) {
     const task_work work = measure_task(plan, t);
     n_splits += work.n_splits;
     cost += work.cost;
-    most = spl_max(most, work.cost);
+    if (work.cost > most) most = work.cost;
   }
   if (n_splits > 0) max_splits = 1;
   for (int64_t m = 0; m < plan->n_merge_runs; m++) {
@@ -78,7 +80,8 @@ splitkv_status splitkv_plan_get_info(const splitkv_plan *plan, splitkv_plan_info
   }
   for (int i = 0; i < SPL_N_REGIONS; i++)
     n_regions += plan->workspace.regions[i].bytes > 0;
-  *info = (splitkv_plan_info){
+  const double balance = most > 0 ? cost / (double)plan->n_tasks / most : 1;
+  const splitkv_plan_info full = {
       .struct_size = sizeof *info,
       .kernel_set = plan->shape.kernels->name,
       .policy = plan->shape.problem.split_policy,
@@ -91,9 +94,10 @@ splitkv_status splitkv_plan_get_info(const splitkv_plan *plan, splitkv_plan_info
       .workspace_bytes = (size_t)plan->workspace.bytes,
       .plan_bytes = (size_t)plan->plan_bytes,
       .stack_bytes = (size_t)plan->stack_bytes,
-      .balance = most == 0 ? 1.0 : (double)cost / (double)plan->n_tasks / (double)most,
+      .balance = balance < 1 ? balance : 1, /* rounding may pass 1 */
       .n_regions = n_regions,
   };
+  spl_export(info, &full, info->struct_size);
   return SPLITKV_OK;
 }
 
@@ -109,9 +113,8 @@ splitkv_status splitkv_plan_get_region(const splitkv_plan *plan, int64_t index,
   for (int i = 0; i < SPL_N_REGIONS; i++) {
     const spl_region *r = &plan->workspace.regions[i];
     if (r->bytes == 0 || seen++ != index) continue;
-    region->name = r->name;
-    region->offset_bytes = (size_t)r->offset;
-    region->size_bytes = (size_t)r->bytes;
+    const splitkv_region full = {sizeof full, r->name, (size_t)r->offset, (size_t)r->bytes};
+    spl_export(region, &full, region->struct_size);
     return SPLITKV_OK;
   }
   return spl_fail(error, SPLITKV_ERROR_INDEX, "index", index, "%lld, but the plan has %lld regions",
@@ -131,8 +134,8 @@ splitkv_status splitkv_plan_get_task(const splitkv_plan *plan, int64_t index,
                     (long long)index, (long long)plan->n_tasks);
   }
   const task_work work = measure_task(plan, index);
-  task->kv_tokens = work.kv_tokens;
-  task->n_pieces = work.n_pieces;
+  const splitkv_task_info full = {sizeof full, work.kv_tokens, work.n_pieces};
+  spl_export(task, &full, task->struct_size);
   return SPLITKV_OK;
 }
 
@@ -160,14 +163,16 @@ static const char *policy_name(splitkv_split_policy policy) {
 }
 
 static void put_json(writer *w, const splitkv_plan *plan, const splitkv_plan_info *info) {
+  /* In whole numbers: printf's decimal point depends on the locale. */
+  const int ten_thousandths = (int)(info->balance * 10000 + 0.5);
   put(w, "{\"kernel_set\":\"%s\",\"policy\":\"%s\",\"split_value\":%lld,", info->kernel_set,
       policy_name(info->policy), (long long)plan->shape.problem.split_value);
   put(w, "\"n_requests\":%lld,\"n_workers\":%lld,\"n_tasks\":%lld,\"splits\":%lld,",
       (long long)info->n_requests, (long long)plan->n_workers, (long long)info->n_tasks,
       (long long)info->n_splits);
-  put(w, "\"max_splits_per_kv_head\":%lld,\"slots\":%lld,\"merges\":%lld,\"balance\":%.4f,",
+  put(w, "\"max_splits_per_kv_head\":%lld,\"slots\":%lld,\"merges\":%lld,\"balance\":%d.%04d,",
       (long long)info->max_splits, (long long)info->n_slots, (long long)info->n_merges,
-      info->balance);
+      ten_thousandths / 10000, ten_thousandths % 10000);
   put(w, "\"workspace_bytes\":%zu,\"plan_bytes\":%zu,\"stack_bytes\":%zu,\"regions\":[",
       info->workspace_bytes, info->plan_bytes, info->stack_bytes);
   const char *separator = "";

@@ -48,15 +48,22 @@ static splitkv_status check_batch(const splitkv_batch *batch, const spl_shape *s
                     "%d is no index type", (int)batch->kv_lens_type);
   }
   if (batch->n_requests > 0 && batch->kv_lens == NULL) return spl_fail_null(error, "batch.kv_lens");
+  const int beyond =
+      (int)((uintptr_t)batch->kv_lens % (uintptr_t)spl_index_bytes(batch->kv_lens_type));
+  if (beyond != 0) {
+    return spl_fail(error, SPLITKV_ERROR_TENSOR_ALIGNMENT, "batch.kv_lens", beyond,
+                    "the address is %d beyond a multiple of its element", beyond);
+  }
   /* Rows of out lie apart, requests outside heads or heads outside requests. */
   const int64_t n = batch->n_requests, heads = shape->problem.n_heads_q;
   const int64_t dim = shape->problem.head_dim_v;
-  int64_t heads_end = dim, requests_end = dim, q_end = 0, entries = 0, all = 0;
+  int64_t heads_end = dim, requests_end = dim, q_end = shape->problem.head_dim, entries = 0,
+          all = 0;
   if (!spl_mul_add(shape->out_head, heads - 1, &heads_end) ||
       !spl_mul_add(shape->out_request, spl_max(n - 1, 0), &requests_end) ||
       !spl_add(heads_end, requests_end, &all) || !spl_mul(all, shape->out_bytes, &all) ||
-      !spl_mul_add(shape->q_request, n, &q_end) || !spl_mul_add(shape->q_head, heads, &q_end) ||
-      !spl_mul(q_end, shape->q_bytes, &q_end) ||
+      !spl_mul_add(shape->q_request, spl_max(n - 1, 0), &q_end) ||
+      !spl_mul_add(shape->q_head, heads - 1, &q_end) || !spl_mul(q_end, shape->q_bytes, &q_end) ||
       !spl_mul(n, heads * (int64_t)sizeof(float), &all) ||
       !spl_mul(n, shape->problem.table_width, &entries) ||
       !spl_mul(entries, (int64_t)sizeof(int64_t), &entries)) {
@@ -222,18 +229,42 @@ static void cut_line(splitkv_plan *plan, int64_t total_cost) {
   plan->tasks[plan->n_tasks] = (spl_task){.start = {plan->n_requests, 0, 0}, .slot = plan->n_slots};
 }
 
+/* The longest piece of one request between two places in it; `to` may be the end of all its heads.
+ */
+static int64_t longest_between(const splitkv_plan *plan, const spl_place *from,
+                               const spl_place *to) {
+  const splitkv_problem *p = &plan->shape.problem;
+  const int64_t length = plan->kv_lens[from->request];
+  if (from->head == to->head) return spl_longest_piece_in(p, length, from->token, to->token);
+  int64_t longest = spl_longest_piece_in(p, length, from->token, length);
+  if (to->head > from->head + 1) longest = spl_max(longest, spl_longest_piece(p, length));
+  return spl_max(longest, spl_longest_piece_in(p, length, 0, to->token));
+}
+
+/* The longest piece of a task, or the first that is no shorter than `enough`. */
+static int64_t longest_in_task(const splitkv_plan *plan, int64_t task, int64_t enough) {
+  const spl_place end = plan->tasks[task + 1].start;
+  spl_place at = plan->tasks[task].start;
+  int64_t longest = 0;
+  while (at.request < end.request && longest < enough) {
+    const spl_place all = {at.request, plan->shape.problem.n_heads_kv, 0};
+    longest = spl_max(longest, longest_between(plan, &at, &all));
+    at = (spl_place){at.request + 1, 0, 0};
+  }
+  if (at.request == end.request && at.request < plan->n_requests) {
+    longest = spl_max(longest, longest_between(plan, &at, &end));
+  }
+  return longest;
+}
+
 /* Where each task's scratch lies, sized by the longest piece that it really has. */
 static int64_t place_scratch(splitkv_plan *plan, int64_t longest_piece) {
   /* No piece is longer, and longer ones take no more scratch: seen once, the search is over. */
   const int64_t enough = spl_min(longest_piece, (int64_t)SPL_FOLD_TILES * SPL_TILE_TOKENS);
   int64_t offset = 0, end = 0;
   for (int64_t t = 0; t < plan->n_tasks; t++) {
-    spl_walk walk = spl_walk_task(plan, t);
-    spl_piece piece;
-    int64_t longest = 0, bytes = 0;
-    while (longest < enough && spl_walk_next(&walk, &piece)) {
-      longest = spl_max(longest, piece.end - piece.first);
-    }
+    const int64_t longest = longest_in_task(plan, t, enough);
+    int64_t bytes = 0;
     plan->tasks[t].max_piece_tokens = longest;
     if (!spl_scratch_bytes(&plan->shape, longest, &bytes)) return -1; /* measured before */
     plan->tasks[t].scratch_offset = offset;
@@ -378,6 +409,12 @@ splitkv_status splitkv_plan_create(const splitkv_problem *problem, const splitkv
     return spl_fail(error, SPLITKV_ERROR_OUT_OF_MEMORY, "plan_bytes", bytes,
                     "the allocator has no %lld bytes", (long long)bytes);
   }
+  const int beyond = (int)((uintptr_t)memory % SPLITKV_ALIGNMENT);
+  if (beyond != 0) {
+    chosen.release(chosen.context, memory);
+    return spl_fail(error, SPLITKV_ERROR_PLAN_ALIGNMENT, "allocator.allocate", beyond,
+                    "it returned an address %d beyond a multiple of %d", beyond, SPLITKV_ALIGNMENT);
+  }
   make_plan((splitkv_plan *)memory, &shape, batch, &m, bytes, stack);
   *plan = (splitkv_plan *)memory;
   (*plan)->allocator = chosen;
@@ -451,7 +488,7 @@ splitkv_status splitkv_get_sizes(const splitkv_problem *problem, const splitkv_l
       (uint64_t)workspace.bytes > SIZE_MAX || (uint64_t)plan_bytes > SIZE_MAX) {
     return fail_overflow(error, "limits.max_kv_tokens_total", limits->max_kv_tokens_total);
   }
-  *sizes = (splitkv_sizes){sizeof *sizes, (size_t)plan_bytes, (size_t)workspace.bytes};
+  *sizes = (splitkv_sizes){(size_t)plan_bytes, (size_t)workspace.bytes};
   return SPLITKV_OK;
 }
 

@@ -3,6 +3,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "problem.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -121,7 +122,12 @@ static splitkv_status resolve_scale(const splitkv_problem *p, spl_shape *shape,
                     (long long)p->head_dim, (long long)p->head_dim_v);
   }
   const double scale = p->scale != 0 ? (double)p->scale : 1.0 / sqrt((double)p->head_dim);
-  shape->score_scale = (float)(scale * 1.4426950408889634); /* log2(e) */
+  const double base2 = scale * 1.4426950408889634; /* log2(e) */
+  if (fabs(base2) > (double)FLT_MAX) {
+    return spl_fail(error, SPLITKV_ERROR_SCALE, "problem.scale", 0,
+                    "%g times log2(e) does not fit in f32", (double)p->scale);
+  }
+  shape->score_scale = (float)base2;
   return SPLITKV_OK;
 }
 

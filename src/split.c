@@ -58,6 +58,18 @@ int64_t spl_longest_piece(const splitkv_problem *problem, int64_t kv_len) {
   }
 }
 
+int64_t spl_longest_piece_in(const splitkv_problem *problem, int64_t kv_len, int64_t first,
+                             int64_t end) {
+  if (first == end) return 0;
+  if (problem->split_policy != SPLITKV_SPLIT_FIXED_COUNT) {
+    return spl_min(end - first, spl_longest_piece(problem, kv_len));
+  }
+  const int64_t n = spl_n_pieces(problem, kv_len), shorter = kv_len / n;
+  const int64_t i = spl_piece_at(problem, kv_len, first);
+  const int64_t j = end == kv_len ? n : spl_piece_at(problem, kv_len, end);
+  return end - first > (j - i) * shorter ? shorter + 1 : shorter;
+}
+
 int64_t spl_slots_before(const splitkv_problem *problem, int64_t kv_len, int64_t head,
                          int64_t token) {
   const int64_t n = spl_n_pieces(problem, kv_len);

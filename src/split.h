@@ -38,6 +38,10 @@ int64_t spl_piece_end(const splitkv_problem *problem, int64_t kv_len, int64_t to
 /* Most tokens of one piece of kv_len tokens, by rule alone; grows with kv_len. */
 int64_t spl_longest_piece(const splitkv_problem *problem, int64_t kv_len);
 
+/* The same of the pieces in [first, end), which are borders of pieces. */
+int64_t spl_longest_piece_in(const splitkv_problem *problem, int64_t kv_len, int64_t first,
+                             int64_t end);
+
 /* Slots that one request's pieces before (head, token) take, where the rule cuts. A request that is
  * not cut takes none. */
 int64_t spl_slots_before(const splitkv_problem *problem, int64_t kv_len, int64_t head,

@@ -1,4 +1,4 @@
-/* Statuses, errors, version and the *_init functions of the public structs.
+/* Statuses, errors, version.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #include <stdarg.h>
@@ -66,31 +66,7 @@ splitkv_status spl_check_struct_size(splitkv_error *error, const char *field, si
                   struct_size, oldest, known);
 }
 
-#define SPL_INIT(pointer)                                                                          \
-  do {                                                                                             \
-    if ((pointer) == NULL) return;                                                                 \
-    memset((pointer), 0, sizeof *(pointer));                                                       \
-    (pointer)->struct_size = sizeof *(pointer);                                                    \
-  } while (0)
-
-void splitkv_problem_init(splitkv_problem *problem) {
-  SPL_INIT(problem);
-}
-
-void splitkv_limits_init(splitkv_limits *limits) {
-  SPL_INIT(limits);
-  limits->max_workers = 1;
-}
-
-void splitkv_batch_init(splitkv_batch *batch) {
-  SPL_INIT(batch);
-  batch->n_workers = 1;
-}
-
-void splitkv_tensors_init(splitkv_tensors *tensors) {
-  SPL_INIT(tensors);
-}
-
-void splitkv_merge_args_init(splitkv_merge_args *args) {
-  SPL_INIT(args);
+void spl_export(void *dst, const void *src, size_t caller_size) {
+  memcpy(dst, src, caller_size);
+  memcpy(dst, &caller_size, sizeof caller_size); /* struct_size comes first */
 }

@@ -16,8 +16,12 @@
  * docs/numerics.md.
  *
  * Conventions that hold for every function:
- *  - Structs begin with struct_size, set to sizeof by the caller (the *_init functions do it). A
- *    struct of an older header is accepted, a larger one than this library knows is refused.
+ *  - Structs that may grow begin with struct_size, set to sizeof by the caller (the *_init
+ * functions do it; they are inline, so that the size is the caller's). They grow at the end: a
+ * struct of an older header is accepted, and of an output struct only the caller's size is written.
+ * A larger struct than this library knows is refused. splitkv_error, splitkv_sizes and splitkv_pool
+ * are frozen.
+ *  - Arithmetic assumes the default rounding mode, to nearest.
  *  - Nothing is global: any function may be called from any thread at any time. A plan is
  *    immutable; any number of threads may run it at once, each with its own workspace and outputs.
  *  - Errors: the return value is the status; `error`, where given, receives the field, the value
@@ -29,6 +33,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -172,30 +177,30 @@ typedef enum splitkv_isa {
 typedef struct splitkv_problem {
   size_t struct_size;
 
-  int64_t n_heads_q;         /* query heads, >= 1, a multiple of n_heads_kv */
-  int64_t n_heads_kv;        /* KV heads, >= 1 */
-  int64_t head_dim;          /* channels of Q and K, 1 .. SPLITKV_MAX_HEAD_DIM */
-  int64_t head_dim_v;        /* channels of V and out, 1 .. SPLITKV_MAX_HEAD_DIM */
-  int64_t page_size_tokens;  /* tokens per page, >= 1, any number */
-  int64_t n_pages;           /* pages in the cache, >= 0; page ids are 0 .. n_pages-1 */
+  int64_t n_heads_q;        /* query heads, >= 1, a multiple of n_heads_kv */
+  int64_t n_heads_kv;       /* KV heads, >= 1 */
+  int64_t head_dim;         /* channels of Q and K, 1 .. SPLITKV_MAX_HEAD_DIM */
+  int64_t head_dim_v;       /* channels of V and out, 1 .. SPLITKV_MAX_HEAD_DIM */
+  int64_t page_size_tokens; /* tokens per page, >= 1, any number */
+  int64_t n_pages;          /* pages in the cache, >= 0; page ids are 0 .. n_pages-1 */
 
   splitkv_dtype dtype_q, dtype_kv, dtype_out;
   splitkv_layout layout;
   splitkv_table_format table_format;
-  splitkv_index_type table_type;   /* of page ids and of CSR offsets */
+  splitkv_index_type table_type; /* of page ids and of CSR offsets */
   splitkv_split_policy split_policy;
   splitkv_isa isa;
-  uint32_t flags;                  /* SPLITKV_FLAG_* */
+  uint32_t flags; /* SPLITKV_FLAG_* */
 
   /* Factor of q.k before the softmax. 0 means 1/sqrt(head_dim), which is allowed only where
    * head_dim == head_dim_v; a latent cache (MLA) has to say what it wants. */
   float scale;
 
-  int64_t split_value;        /* FIXED_SIZE: tokens >= 1; FIXED_COUNT: splits >= 1; else 0 */
-  int64_t table_width;        /* DENSE: entries per row of the block table; CSR: 0 */
+  int64_t split_value; /* FIXED_SIZE: tokens >= 1; FIXED_COUNT: splits >= 1; else 0 */
+  int64_t table_width; /* DENSE: entries per row of the block table; CSR: 0 */
 
   /* Strides in elements. Q and out are [n_requests, n_heads_q, head_dim(_v)], channels adjacent;
-   * 0 means contiguous. */
+   * 0 means contiguous. Rows of out must not overlap (checked when the batch is known). */
   int64_t q_stride_request, q_stride_head;
   int64_t out_stride_request, out_stride_head;
 
@@ -205,7 +210,10 @@ typedef struct splitkv_problem {
 } splitkv_problem;
 
 /* Zeroes *problem and sets struct_size: f32, NHD, dense int32 table, AUTO, best kernel set. */
-SPLITKV_API void splitkv_problem_init(splitkv_problem *problem);
+static inline void splitkv_problem_init(splitkv_problem *problem) {
+  memset(problem, 0, sizeof *problem);
+  problem->struct_size = sizeof *problem;
+}
 
 /* Is this problem one that the library can do on this CPU? SPLITKV_OK or the first reason why
  * not. Pure; allocates nothing. */
@@ -223,16 +231,19 @@ typedef struct splitkv_limits {
 } splitkv_limits;
 
 typedef struct splitkv_sizes {
-  size_t struct_size;
   size_t plan_bytes;      /* storage that every plan within the limits fits into */
   size_t workspace_bytes; /* workspace that every run within the limits fits into */
 } splitkv_sizes;
 
 /* Zeroes and sets struct_size; max_workers is 1. */
-SPLITKV_API void splitkv_limits_init(splitkv_limits *limits);
+static inline void splitkv_limits_init(splitkv_limits *limits) {
+  memset(limits, 0, sizeof *limits);
+  limits->struct_size = sizeof *limits;
+  limits->max_workers = 1;
+}
 
 /* Bytes that no plan within `limits` exceeds, in closed form; monotone in every limit. sizes is
- * written on success only; its struct_size is set by the callee.
+ * written on success only.
  * Errors: as splitkv_describe; LIMITS, N_WORKERS, OVERFLOW, NULL_POINTER, STRUCT_SIZE. */
 SPLITKV_API splitkv_status splitkv_get_sizes(const splitkv_problem *problem,
                                              const splitkv_limits *limits, splitkv_sizes *sizes,
@@ -242,7 +253,7 @@ SPLITKV_API splitkv_status splitkv_get_sizes(const splitkv_problem *problem,
 
 typedef struct splitkv_plan splitkv_plan;
 
-/* One batch. Lengths are copied; the pointer is not kept. */
+/* One batch. Lengths are copied and must not change during the call; the pointer is not kept. */
 typedef struct splitkv_batch {
   size_t struct_size;
   int64_t n_requests;              /* >= 0 */
@@ -252,7 +263,11 @@ typedef struct splitkv_batch {
 } splitkv_batch;
 
 /* Zeroes and sets struct_size; n_workers is 1. */
-SPLITKV_API void splitkv_batch_init(splitkv_batch *batch);
+static inline void splitkv_batch_init(splitkv_batch *batch) {
+  memset(batch, 0, sizeof *batch);
+  batch->struct_size = sizeof *batch;
+  batch->n_workers = 1;
+}
 
 /* Caller's memory functions. allocate returns `size` bytes aligned to `alignment` (a power of two,
  * at most SPLITKV_ALIGNMENT) or NULL; release takes what allocate returned. */
@@ -271,15 +286,16 @@ SPLITKV_API splitkv_status splitkv_plan_size(const splitkv_problem *problem,
 /* Makes a plan inside caller storage, allocating nothing. `storage` is SPLITKV_ALIGNMENT-aligned
  * and lives as long as the plan; planning again into the same storage replaces the old plan. On
  * success *plan points into storage. On error storage and *plan are untouched.
- * Errors: as splitkv_describe; N_REQUESTS, N_WORKERS, KV_LEN, KV_LEN_TABLE, OVERFLOW,
- * PLAN_STORAGE, PLAN_ALIGNMENT, NULL_POINTER, STRUCT_SIZE. */
+ * Errors: as splitkv_describe; N_REQUESTS, N_WORKERS, INDEX_TYPE, KV_LEN, KV_LEN_TABLE, OVERFLOW,
+ * TENSOR_ALIGNMENT (kv_lens), PLAN_STORAGE, PLAN_ALIGNMENT, NULL_POINTER, STRUCT_SIZE. */
 SPLITKV_API splitkv_status splitkv_plan_init(void *storage, size_t storage_bytes,
                                              const splitkv_problem *problem,
                                              const splitkv_batch *batch, splitkv_plan **plan,
                                              splitkv_error *error);
 
 /* The same with one allocation; allocator NULL means malloc. Further errors: ALLOCATOR,
- * OUT_OF_MEMORY. The plan keeps a copy of *allocator. */
+ * OUT_OF_MEMORY, PLAN_ALIGNMENT (the allocator returned less; its memory is released). The plan
+ * keeps a copy of *allocator. */
 SPLITKV_API splitkv_status splitkv_plan_create(const splitkv_problem *problem,
                                                const splitkv_batch *batch,
                                                const splitkv_allocator *allocator,
@@ -294,19 +310,19 @@ SPLITKV_API size_t splitkv_plan_workspace_bytes(const splitkv_plan *plan);
 /* What the plan decided, for people and tests. Strings are static. */
 typedef struct splitkv_plan_info {
   size_t struct_size;
-  const char *kernel_set;       /* "avx512" */
+  const char *kernel_set; /* "avx512" */
   splitkv_split_policy policy;
   int64_t n_requests;
-  int64_t n_tasks;              /* calls that the pool makes side by side, <= n_workers */
-  int64_t n_splits;             /* pieces of (request, KV head) in all, empty requests left out */
-  int64_t max_splits;           /* most pieces that one (request, KV head) is cut into */
-  int64_t n_slots;              /* partial results kept in the workspace */
-  int64_t n_merges;             /* (request, KV head) pairs that are merged from slots */
+  int64_t n_tasks;    /* calls that the pool makes side by side, <= n_workers */
+  int64_t n_splits;   /* pieces of (request, KV head) in all, empty requests left out */
+  int64_t max_splits; /* most pieces that one (request, KV head) is cut into */
+  int64_t n_slots;    /* partial results kept in the workspace */
+  int64_t n_merges;   /* (request, KV head) pairs that are merged from slots */
   size_t workspace_bytes;
   size_t plan_bytes;
-  size_t stack_bytes;           /* scratch per task that lies on the stack instead */
-  double balance;               /* mean work of a task / most work of a task; 1 is perfect */
-  int64_t n_regions;            /* see splitkv_plan_get_region */
+  size_t stack_bytes; /* scratch per task that lies on the stack instead */
+  double balance;     /* mean work of a task / most work of a task; 1 is perfect */
+  int64_t n_regions;  /* see splitkv_plan_get_region */
 } splitkv_plan_info;
 
 /* Errors: NULL_POINTER, STRUCT_SIZE, PLAN_INVALID. The caller sets info->struct_size. */
@@ -368,15 +384,18 @@ typedef struct splitkv_tensors {
   float *lse;                /* [n_requests, n_heads_q], or NULL if not wanted */
 } splitkv_tensors;
 
-SPLITKV_API void splitkv_tensors_init(splitkv_tensors *tensors);
+static inline void splitkv_tensors_init(splitkv_tensors *tensors) {
+  memset(tensors, 0, sizeof *tensors);
+  tensors->struct_size = sizeof *tensors;
+}
 
-/* Computes out and lse. Allocates nothing. `problem` is the one that the plan was made of: a
- * mismatch is refused. workspace is SPLITKV_ALIGNMENT-aligned, at least the plan's bytes (NULL when
- * 0), needs no initialisation, and is free again on return. pool NULL: the calling thread does all.
- * k, v and block_table may be NULL when no request attends to anything, q, out too when there are
- * no requests.
- * Errors: NULL_POINTER, STRUCT_SIZE, PLAN_INVALID, PLAN_MISMATCH, WORKSPACE_SIZE,
- * WORKSPACE_ALIGNMENT, TENSOR_ALIGNMENT, TABLE_OFFSETS, TABLE_SHORT, PAGE_ID, POOL. */
+/* Computes out and lse. Allocates nothing; a task takes up to about 60 KB of stack. `problem` is
+ * the one that the plan was made of: a mismatch is refused. workspace is SPLITKV_ALIGNMENT-aligned,
+ * at least the plan's bytes (NULL when 0), needs no initialisation, and is free again on return.
+ * pool NULL: the calling thread does all. k, v and block_table may be NULL when no request attends
+ * to anything, q, out too when there are no requests. Errors: NULL_POINTER, STRUCT_SIZE,
+ * PLAN_INVALID, PLAN_MISMATCH, WORKSPACE_SIZE, WORKSPACE_ALIGNMENT, TENSOR_ALIGNMENT,
+ * TABLE_OFFSETS, TABLE_SHORT, PAGE_ID, POOL. */
 SPLITKV_API splitkv_status splitkv_run(const splitkv_plan *plan, const splitkv_problem *problem,
                                        const splitkv_tensors *tensors, void *workspace,
                                        size_t workspace_bytes, const splitkv_pool *pool,
@@ -389,17 +408,20 @@ SPLITKV_API splitkv_status splitkv_run(const splitkv_plan *plan, const splitkv_p
  * ascending s: merging by hand what was cut by hand gives FIXED_SIZE's bits. */
 typedef struct splitkv_merge_args {
   size_t struct_size;
-  int64_t n_states;         /* >= 0 */
-  int64_t n_rows;           /* >= 0 */
-  int64_t head_dim_v;       /* channels, 1 .. SPLITKV_MAX_HEAD_DIM */
-  const float *out_parts;   /* [n_states, n_rows, head_dim_v] */
-  const float *lse_parts;   /* [n_states, n_rows] */
+  int64_t n_states;       /* >= 0 */
+  int64_t n_rows;         /* >= 0 */
+  int64_t head_dim_v;     /* channels, 1 .. SPLITKV_MAX_HEAD_DIM */
+  const float *out_parts; /* [n_states, n_rows, head_dim_v] */
+  const float *lse_parts; /* [n_states, n_rows] */
   splitkv_dtype dtype_out;
-  void *out;                /* [n_rows, head_dim_v] of dtype_out; must not overlap the inputs */
-  float *lse;               /* [n_rows], or NULL */
+  void *out;  /* [n_rows, head_dim_v] of dtype_out; must not overlap the inputs */
+  float *lse; /* [n_rows], or NULL */
 } splitkv_merge_args;
 
-SPLITKV_API void splitkv_merge_args_init(splitkv_merge_args *args);
+static inline void splitkv_merge_args_init(splitkv_merge_args *args) {
+  memset(args, 0, sizeof *args);
+  args->struct_size = sizeof *args;
+}
 
 /* No state, or only states of -inf: out 0, lse -inf. Errors: NULL_POINTER, STRUCT_SIZE,
  * MERGE_SHAPE, DTYPE, OVERFLOW, TENSOR_ALIGNMENT. */
@@ -409,13 +431,13 @@ SPLITKV_API splitkv_status splitkv_merge(const splitkv_merge_args *args, splitkv
 
 typedef struct splitkv_kernel_set_info {
   size_t struct_size;
-  const char *name;        /* "avx2" */
+  const char *name; /* "avx2" */
   splitkv_isa isa;
-  const char *arithmetic;  /* sets of one arithmetic class give the same bits: "f32" */
-  const char *needs;       /* "AVX2 FMA F16C" */
-  const char *missing;     /* what this CPU or OS lacks of it, "" when usable */
+  const char *arithmetic; /* sets of one arithmetic class give the same bits: "f32" */
+  const char *needs;      /* "AVX2 FMA F16C" */
+  const char *missing;    /* what this CPU or OS lacks of it, "" when usable */
   int is_usable;
-  int is_default;          /* the one that SPLITKV_ISA_AUTO takes */
+  int is_default; /* the one that SPLITKV_ISA_AUTO takes */
 } splitkv_kernel_set_info;
 
 /* Kernel sets in this build, best first. */

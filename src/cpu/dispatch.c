@@ -67,13 +67,15 @@ splitkv_status splitkv_kernel_set_get(int64_t index, splitkv_kernel_set_info *in
   const spl_kernel_set *best = NULL;
   (void)spl_choose_kernels(SPLITKV_ISA_AUTO, &best, NULL);
   const spl_kernel_set *set = entries[index].set;
-  info->name = set->name;
-  info->isa = (splitkv_isa)set->isa;
-  info->arithmetic = set->arithmetic;
-  info->needs = entries[index].needs;
-  info->missing = spl_cpu_bits_text(missing_bits(set));
-  info->is_usable = missing_bits(set) == 0;
-  info->is_default = set == best;
+  const splitkv_kernel_set_info full = {.struct_size = sizeof full,
+                                        .name = set->name,
+                                        .isa = (splitkv_isa)set->isa,
+                                        .arithmetic = set->arithmetic,
+                                        .needs = entries[index].needs,
+                                        .missing = spl_cpu_bits_text(missing_bits(set)),
+                                        .is_usable = missing_bits(set) == 0,
+                                        .is_default = set == best};
+  spl_export(info, &full, info->struct_size);
   return SPLITKV_OK;
 }
 

@@ -3,6 +3,8 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "isa.h"
 
+#include <stdatomic.h>
+
 #if defined(__x86_64__) || defined(_M_X64)
 #include <cpuid.h>
 
@@ -12,7 +14,7 @@ static uint64_t read_xcr0(void) {
   return ((uint64_t)high << 32) | low;
 }
 
-uint32_t spl_cpu_bits(void) {
+static uint32_t ask_cpu(void) {
   uint32_t a = 0, b = 0, c = 0, d = 0;
   if (!__get_cpuid(1, &a, &b, &c, &d)) return 0;
   const uint32_t osxsave = 1u << 27, avx = 1u << 28;
@@ -32,14 +34,29 @@ uint32_t spl_cpu_bits(void) {
   return bits;
 }
 #elif defined(__aarch64__)
-uint32_t spl_cpu_bits(void) {
+static uint32_t ask_cpu(void) {
   return SPL_CPU_NEON;
 }
 #else
-uint32_t spl_cpu_bits(void) {
+static uint32_t ask_cpu(void) {
   return 0;
 }
 #endif
+
+/* Asked once: CPUID takes microseconds in a virtual machine, more than a plan. The only word of the
+ * library that is ever written; it has one value for the life of the process, so that threads which
+ * ask at the same time write the same. */
+static _Atomic uint32_t known_bits;
+enum { SPL_CPU_ASKED = 1 << 30 };
+
+uint32_t spl_cpu_bits(void) {
+  uint32_t bits = atomic_load_explicit(&known_bits, memory_order_relaxed);
+  if (bits == 0) {
+    bits = ask_cpu() | SPL_CPU_ASKED;
+    atomic_store_explicit(&known_bits, bits, memory_order_relaxed);
+  }
+  return bits & ~(uint32_t)SPL_CPU_ASKED;
+}
 
 const char *spl_cpu_bits_text(uint32_t bits) {
   static const char *const x86[16] = {"",

@@ -15,7 +15,7 @@ enum {
   SPL_CPU_NEON = 1 << 4
 };
 
-/* Asks the CPU each time: no state is kept. */
+/* Asks the CPU once per process. Any thread. */
 uint32_t spl_cpu_bits(void);
 
 /* The names of the bits in `bits`, separated by blanks, as static text for any combination that

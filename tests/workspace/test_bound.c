@@ -140,7 +140,7 @@ static void one_batch(uint64_t seed) {
   const splitkv_limits tight = tight_limits(lens, n, batch.n_workers);
   check_policy(&p, lens, n, batch.n_workers, &info);
   check_tasks(plan, &p, &tight, &info);
-  splitkv_sizes last = {0, 0, 0};
+  splitkv_sizes last = {0, 0};
   last.plan_bytes = info.plan_bytes;
   last.workspace_bytes = info.workspace_bytes;
   splitkv_limits limits = tight;
