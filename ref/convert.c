@@ -25,8 +25,7 @@ static uint64_t bits_of_double(double value) {
 static double double_of_f16(uint16_t h) {
   const uint64_t sign = (uint64_t)(h & 0x8000u) << 48;
   const uint64_t rest = (uint64_t)(h & 0x7fffu) << 42;
-  if ((h & 0x7c00u) == 0x7c00u)
-    return double_of_bits(sign | (0x7ffULL << 52) | rest);
+  if ((h & 0x7c00u) == 0x7c00u) return double_of_bits(sign | (0x7ffULL << 52) | rest);
   return double_of_bits(sign | bits_of_double(double_of_bits(rest) * 0x1p1008));
 }
 
@@ -96,10 +95,8 @@ double ref_largest_power(splitkv_dtype dtype) {
 }
 
 double ref_round(splitkv_dtype dtype, double value) {
-  if (dtype == SPLITKV_F32)
-    return (double)(float)value;
-  if (!isfinite(value) || value == 0)
-    return value;
+  if (dtype == SPLITKV_F32) return (double)(float)value;
+  if (!isfinite(value) || value == 0) return value;
   const format f = format_of(dtype);
   /* Adding 1.5 * 2^(52 + u) leaves no bits below 2^u; the processor rounds ties to even. */
   const int u = ulp_exponent(value, f.fraction_bits, f.min_exponent);
@@ -111,10 +108,8 @@ double ref_round(splitkv_dtype dtype, double value) {
 
 static uint16_t f16_of_rounded(double value) {
   const uint16_t sign = (uint16_t)(signbit(value) ? 0x8000u : 0u);
-  if (isnan(value))
-    return (uint16_t)(sign | 0x7e00u);
-  if (isinf(value))
-    return (uint16_t)(sign | 0x7c00u);
+  if (isnan(value)) return (uint16_t)(sign | 0x7e00u);
+  if (isinf(value)) return (uint16_t)(sign | 0x7c00u);
   return (uint16_t)(sign | (uint16_t)(bits_of_double(fabs(value) * 0x1p-1008) >> 42));
 }
 
