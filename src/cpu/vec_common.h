@@ -13,10 +13,16 @@
 
 #include "kernels.h"
 
+#if defined(SPL_SMALL_CODE)
+#define SPL_INLINE static inline __attribute__((unused))
+#else
 #define SPL_INLINE static inline __attribute__((always_inline, unused))
+#endif
 #define SPL_STATIC static __attribute__((unused))
 #define SPL_PRAGMA(x) _Pragma(#x)
-#if defined(__clang__)
+#if defined(SPL_SMALL_CODE)
+#define SPL_UNROLL
+#elif defined(__clang__)
 #define SPL_UNROLL SPL_PRAGMA(clang loop unroll(full))
 #else
 #define SPL_UNROLL SPL_PRAGMA(GCC unroll 64)

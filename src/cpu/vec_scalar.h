@@ -5,6 +5,8 @@
 #ifndef SPL_CPU_VEC_SCALAR_H
 #define SPL_CPU_VEC_SCALAR_H
 
+/* Loops stay loops: sixteen lanes unrolled in every block would take minutes to compile. */
+#define SPL_SMALL_CODE
 #include "vec_common.h"
 
 typedef struct vf {
