@@ -131,11 +131,12 @@ static bool scratch_bound(const spl_shape *shape, int64_t longest_piece, int64_t
   *stack_bytes = 0;
   int64_t each = 0;
   if (!spl_scratch_bytes(shape, longest_piece, &each)) return false;
+  if (!spl_round_up(each, SPLITKV_ALIGNMENT, &each)) return false;
   if (each <= SPL_STACK_BYTES) {
     *stack_bytes = each;
     return true;
   }
-  return spl_round_up(each, SPLITKV_ALIGNMENT, &each) && spl_mul(each, n_workers, region_bytes);
+  return spl_mul(each, n_workers, region_bytes);
 }
 
 /* Bytes of a plan: the header, then its arrays. Pointers are set when plan is not NULL. */
@@ -274,6 +275,16 @@ static int64_t place_scratch(splitkv_plan *plan, int64_t longest_piece) {
   return end;
 }
 
+/* Side by side where the rows of one token's heads lie side by side, as many as the stack holds, in
+ * bundles of even size. */
+static int64_t choose_bundle(const spl_shape *shape, int64_t stack_bytes) {
+  const splitkv_problem *p = &shape->problem;
+  const bool side_by_side = shape->k.head < shape->k.token && shape->v.head < shape->v.token;
+  if (!side_by_side || stack_bytes == 0) return 1;
+  const int64_t most = spl_min(SPL_MAX_BUNDLE, SPL_STACK_BYTES / stack_bytes);
+  return spl_ceil_div(p->n_heads_kv, spl_ceil_div(p->n_heads_kv, most));
+}
+
 static void make_plan(splitkv_plan *plan, const spl_shape *shape, const splitkv_batch *batch,
                       const measure *m, int64_t plan_bytes, int64_t stack_bytes) {
   memset(plan, 0, sizeof *plan);
@@ -283,6 +294,7 @@ static void make_plan(splitkv_plan *plan, const spl_shape *shape, const splitkv_
   plan->n_requests = batch->n_requests;
   plan->n_workers = batch->n_workers;
   plan->n_attended = m->total_tokens;
+  plan->max_bundle = choose_bundle(shape, stack_bytes);
   int64_t bytes = 0;
   (void)place_plan(batch->n_requests, batch->n_workers, m->n_merge_runs, plan, &bytes);
   for (int64_t r = 0; r < batch->n_requests; r++)

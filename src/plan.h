@@ -7,6 +7,9 @@
 #include "layout.h"
 #include "split.h"
 
+/* Most KV heads that a task walks side by side. */
+#define SPL_MAX_BUNDLE 16
+
 /* One call of the pool: the pieces from `start` up to the next task's start. */
 typedef struct spl_task {
   spl_place start;
@@ -35,7 +38,8 @@ struct splitkv_plan {
   int64_t n_merge_runs;
   int64_t n_merge_pairs;
   int64_t n_attended;  /* sum of the lengths */
-  int64_t stack_bytes; /* scratch per task on the stack, 0 when it is in the workspace */
+  int64_t max_bundle;  /* KV heads of one request that a task walks side by side, >= 1 */
+  int64_t stack_bytes; /* of one group's scratch; 0 when it is in the workspace */
   spl_workspace workspace;
   int64_t *kv_lens;      /* [n_requests] */
   spl_task *tasks;       /* [n_tasks + 1]; the last one is the end of the line */

@@ -31,7 +31,7 @@ static int64_t table_row(const splitkv_problem *p, const splitkv_tensors *t, int
                                                 : load_index(p->table_type, t->table_offsets, r);
 }
 
-/* Row addresses of one tile: K and V of tokens [first, first + n) of one KV head. */
+/* Row addresses of one tile: K and V of n tokens of one KV head; n 0: no tile. */
 typedef struct tile_rows {
   int64_t n;
   const unsigned char *k[SPL_TILE_TOKENS + SPL_LANES], *v[SPL_TILE_TOKENS + SPL_LANES];
@@ -65,7 +65,46 @@ static void find_rows(const run_context *run, const spl_piece *piece, int64_t fi
     rows->k[t] = rows->k[n - 1];
 }
 
-/* ── attention over one piece ───────────────────────────────────────────────────────────────── */
+/* ── bundles: pieces of neighbouring KV heads over the same tokens ──────────────────────────── */
+
+/* Where the rows of a token's KV heads lie side by side, a task walks several heads through a tile
+ * before the next tile, so that memory is read in order. The arithmetic of each head is the same.
+ */
+typedef struct bundle {
+  int64_t n;
+  spl_piece pieces[SPL_MAX_BUNDLE];
+} bundle;
+
+/* The walk through a task, one piece ahead of the bundle. */
+typedef struct task_walk {
+  spl_walk walk;
+  bool has_piece;
+  spl_piece piece;
+} task_walk;
+
+static task_walk begin_task(const run_context *run, int64_t task) {
+  task_walk w = {.walk = spl_walk_task(run->plan, task)};
+  w.has_piece = spl_walk_next(&w.walk, &w.piece);
+  return w;
+}
+
+static bool joins(const bundle *b, const spl_piece *piece) {
+  const spl_piece *first = &b->pieces[0];
+  return b->n == 0 || (piece->request == first->request && piece->first == first->first &&
+                       piece->end == first->end && piece->head == first->head + b->n);
+}
+
+/* False at the end of the task. */
+static bool next_bundle(const run_context *run, task_walk *w, bundle *b) {
+  b->n = 0;
+  while (w->has_piece && b->n < run->plan->max_bundle && joins(b, &w->piece)) {
+    b->pieces[b->n++] = w->piece;
+    w->has_piece = spl_walk_next(&w->walk, &w->piece);
+  }
+  return b->n > 0;
+}
+
+/* ── attention over one bundle ──────────────────────────────────────────────────────────────── */
 
 static void begin_group(const run_context *run, const spl_piece *piece, spl_group *g) {
   const spl_shape *shape = &run->plan->shape;
@@ -82,17 +121,24 @@ static void begin_group(const run_context *run, const spl_piece *piece, spl_grou
   }
 }
 
-static void attend_piece(const run_context *run, const spl_piece *piece, spl_group *g) {
+/* One tile of all pieces of a bundle. Each asks for its share of the tile that follows, whose rows
+ * are as wide as the bundle that it belongs to. */
+static void attend_tile(const run_context *run, const bundle *b, const tile_rows *rows,
+                        const bundle *next_bundle_of, const tile_rows *next, spl_group *groups) {
   const spl_shape *shape = &run->plan->shape;
-  tile_rows rows[2];
-  int64_t now = 0;
-  find_rows(run, piece, piece->first, &rows[0]);
-  for (int64_t t = piece->first; t < piece->end; t += SPL_TILE_TOKENS) {
-    const tile_rows *tile = &rows[now], *next = &rows[1 - now];
-    find_rows(run, piece, t + SPL_TILE_TOKENS, &rows[1 - now]);
-    const spl_tile arguments = {tile->n, tile->k, tile->v, next->n, next->k, next->v};
-    shape->kernels->attend[shape->problem.dtype_kv](g, &arguments);
-    now = 1 - now;
+  const splitkv_problem *p = &shape->problem;
+  const int64_t bytes = shape->kv_bytes, others = next_bundle_of->n - 1;
+  spl_tile tile = {.n_tokens = rows->n, .k_rows = rows->k, .v_rows = rows->v};
+  tile.next_k.bytes = (p->head_dim + others * shape->k.head) * bytes;
+  tile.next_v.bytes = (p->head_dim_v + others * shape->v.head) * bytes;
+  for (int64_t i = 0; i < b->n; i++) {
+    const int64_t first = next->n * i / b->n;
+    tile.k_offset = i * shape->k.head * bytes;
+    tile.v_offset = i * shape->v.head * bytes;
+    tile.next_k.n = tile.next_v.n = next->n * (i + 1) / b->n - first;
+    tile.next_k.starts = next->k + first;
+    tile.next_v.starts = next->v + first;
+    shape->kernels->attend[p->dtype_kv](&groups[i], &tile);
   }
 }
 
@@ -158,30 +204,78 @@ static void store_partial(const run_context *run, const spl_piece *piece, const 
 
 /* ── tasks ──────────────────────────────────────────────────────────────────────────────────── */
 
-static void run_pieces(const run_context *run, int64_t task, unsigned char *scratch) {
-  const spl_shape *shape = &run->plan->shape;
-  spl_group group = {.n_heads = shape->group,
-                     .d = shape->problem.head_dim,
-                     .dv = shape->problem.head_dim_v,
-                     .d_padded = shape->d_padded,
-                     .dv_padded = shape->dv_padded,
-                     .score_scale = shape->score_scale};
-  spl_scratch_place(shape, run->plan->tasks[task].max_piece_tokens, scratch, &group);
-  spl_walk walk = spl_walk_task(run->plan, task);
-  spl_piece piece;
-  while (spl_walk_next(&walk, &piece)) {
-    if (piece.end == piece.first) {
-      store_empty(run, &piece);
-      continue;
-    }
-    begin_group(run, &piece, &group);
-    attend_piece(run, &piece, &group);
-    if (piece.slot < 0) {
-      store_whole(run, &piece, &group);
+static void store_bundle(const run_context *run, const bundle *b, const spl_group *groups) {
+  for (int64_t i = 0; i < b->n; i++) {
+    const spl_piece *piece = &b->pieces[i];
+    if (piece->end == piece->first) {
+      store_empty(run, piece);
+    } else if (piece->slot < 0) {
+      store_whole(run, piece, &groups[i]);
     } else {
-      store_partial(run, &piece, &group);
+      store_partial(run, piece, &groups[i]);
     }
   }
+}
+
+static void place_groups(const run_context *run, int64_t task, unsigned char *scratch,
+                         spl_group *groups) {
+  const spl_shape *shape = &run->plan->shape;
+  for (int64_t i = 0; i < run->plan->max_bundle; i++) {
+    groups[i] = (spl_group){.n_heads = shape->group,
+                            .d = shape->problem.head_dim,
+                            .dv = shape->problem.head_dim_v,
+                            .d_padded = shape->d_padded,
+                            .dv_padded = shape->dv_padded,
+                            .score_scale = shape->score_scale};
+    spl_scratch_place(shape, run->plan->tasks[task].max_piece_tokens,
+                      scratch + i * run->plan->stack_bytes, &groups[i]);
+  }
+}
+
+/* The tile after the one at `token` of bundle b: in b itself, else the first one of `after`, which
+ * has n 0 at the end of the task. Returns the bundle that it belongs to. */
+static const bundle *look_ahead(const run_context *run, const bundle *b, const bundle *after,
+                                int64_t token, tile_rows *rows) {
+  rows->n = 0;
+  if (b->pieces[0].end - token > SPL_TILE_TOKENS) {
+    find_rows(run, &b->pieces[0], token + SPL_TILE_TOKENS, rows);
+    return b;
+  }
+  if (after->n > 0) find_rows(run, &after->pieces[0], after->pieces[0].first, rows);
+  return after;
+}
+
+/* All pieces of a task, bundle by bundle and tile by tile, always one tile ahead. */
+static void run_pieces(const run_context *run, int64_t task, unsigned char *scratch) {
+  spl_group groups[SPL_MAX_BUNDLE];
+  bundle bundles[2];
+  tile_rows rows[2];
+  place_groups(run, task, scratch, groups);
+  task_walk walk = begin_task(run, task);
+  bundle *now = &bundles[0], *after = &bundles[1];
+  tile_rows *tile = &rows[0], *next = &rows[1];
+  if (!next_bundle(run, &walk, now)) return;
+  find_rows(run, &now->pieces[0], now->pieces[0].first, tile);
+  do {
+    (void)next_bundle(run, &walk, after);
+    const spl_piece *piece = &now->pieces[0];
+    for (int64_t i = 0; i < now->n && piece->end > piece->first; i++) {
+      begin_group(run, &now->pieces[i], &groups[i]);
+    }
+    int64_t token = piece->first;
+    do {
+      const bundle *source = look_ahead(run, now, after, token, next);
+      if (tile->n > 0) attend_tile(run, now, tile, source, next, groups);
+      tile_rows *swap = tile;
+      tile = next;
+      next = swap;
+      token += SPL_TILE_TOKENS;
+    } while (token < piece->end);
+    store_bundle(run, now, groups);
+    bundle *swap = now;
+    now = after;
+    after = swap;
+  } while (now->n > 0);
 }
 
 static void run_task_on_stack(const run_context *run, int64_t task) {

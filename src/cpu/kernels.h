@@ -46,14 +46,21 @@ typedef struct spl_group {
   int64_t n_folds;
 } spl_group;
 
-/* The tokens of one tile: addresses of their K and V rows. Entries of k_rows up to n_tokens rounded
- * up to SPL_LANES are valid addresses of attended rows (the last one repeats). next_* are rows that
- * the following tile will read: asked for ahead, never read. */
+/* Stretches of memory that will be read soon: n of them, `bytes` each. They are asked for while the
+ * tile at hand is computed, and never read. */
+typedef struct spl_stretches {
+  const unsigned char *const *starts;
+  int64_t n, bytes;
+} spl_stretches;
+
+/* The tokens of one tile. Row t of K begins k_offset bytes behind k_rows[t] (so that neighbouring
+ * KV heads share the addresses), and so for V. Entries of k_rows up to n_tokens rounded up to
+ * SPL_LANES are addresses of attended rows (the last one repeats). */
 typedef struct spl_tile {
   int64_t n_tokens; /* 1 .. SPL_TILE_TOKENS, at most score_stride */
   const unsigned char *const *k_rows, *const *v_rows;
-  int64_t n_next;
-  const unsigned char *const *next_k_rows, *const *next_v_rows;
+  int64_t k_offset, v_offset;
+  spl_stretches next_k, next_v;
 } spl_tile;
 
 typedef struct spl_kernel_set {
