@@ -19,6 +19,10 @@ splitkv_status spl_fail(splitkv_error *error, splitkv_status status, const char 
 /* A required pointer that is null. */
 splitkv_status spl_fail_null(splitkv_error *error, const char *field);
 
+/* NULL_POINTER where `needed`, TENSOR_ALIGNMENT where the address is no multiple of `alignment`. */
+splitkv_status spl_check_pointer(splitkv_error *error, const char *field, const void *pointer,
+                                 int needed, int64_t alignment);
+
 /* Is this struct_size one that this library knows? `known` is sizeof the struct here, `oldest` the
  * size of its first published form. */
 splitkv_status spl_check_struct_size(splitkv_error *error, const char *field, size_t struct_size,

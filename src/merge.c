@@ -49,16 +49,9 @@ static splitkv_status check_pointers(const splitkv_merge_args *args, splitkv_err
       {"args.lse", args->lse, 0, (int64_t)sizeof(float)},
   };
   for (int i = 0; i < 4; i++) {
-    if (pointers[i].pointer == NULL) {
-      if (pointers[i].needed) return spl_fail_null(error, pointers[i].field);
-      continue;
-    }
-    const int64_t beyond =
-        (int64_t)((uintptr_t)pointers[i].pointer % (uintptr_t)pointers[i].alignment);
-    if (beyond == 0) continue;
-    return spl_fail(error, SPLITKV_ERROR_TENSOR_ALIGNMENT, pointers[i].field, beyond,
-                    "the address is %lld beyond a multiple of %lld", (long long)beyond,
-                    (long long)pointers[i].alignment);
+    const splitkv_status status = spl_check_pointer(error, pointers[i].field, pointers[i].pointer,
+                                                    pointers[i].needed, pointers[i].alignment);
+    if (status != SPLITKV_OK) return status;
   }
   return SPLITKV_OK;
 }

@@ -32,8 +32,8 @@ static int64_t load_length(const splitkv_batch *batch, int64_t r) {
 static splitkv_status check_batch(const splitkv_batch *batch, const spl_shape *shape,
                                   splitkv_error *error) {
   if (batch == NULL) return spl_fail_null(error, "batch");
-  const splitkv_status status = spl_check_struct_size(
-      error, "batch.struct_size", batch->struct_size, sizeof *batch, sizeof *batch);
+  splitkv_status status = spl_check_struct_size(error, "batch.struct_size", batch->struct_size,
+                                                sizeof *batch, sizeof *batch);
   if (status != SPLITKV_OK) return status;
   if (batch->n_requests < 0) {
     return spl_fail(error, SPLITKV_ERROR_N_REQUESTS, "batch.n_requests", batch->n_requests,
@@ -47,13 +47,9 @@ static splitkv_status check_batch(const splitkv_batch *batch, const spl_shape *s
     return spl_fail(error, SPLITKV_ERROR_INDEX_TYPE, "batch.kv_lens_type", (int)batch->kv_lens_type,
                     "%d is no index type", (int)batch->kv_lens_type);
   }
-  if (batch->n_requests > 0 && batch->kv_lens == NULL) return spl_fail_null(error, "batch.kv_lens");
-  const int beyond =
-      (int)((uintptr_t)batch->kv_lens % (uintptr_t)spl_index_bytes(batch->kv_lens_type));
-  if (beyond != 0) {
-    return spl_fail(error, SPLITKV_ERROR_TENSOR_ALIGNMENT, "batch.kv_lens", beyond,
-                    "the address is %d beyond a multiple of its element", beyond);
-  }
+  status = spl_check_pointer(error, "batch.kv_lens", batch->kv_lens, batch->n_requests > 0,
+                             spl_index_bytes(batch->kv_lens_type));
+  if (status != SPLITKV_OK) return status;
   /* Rows of out lie apart, requests outside heads or heads outside requests. */
   const int64_t n = batch->n_requests, heads = shape->problem.n_heads_q;
   const int64_t dim = shape->problem.head_dim_v;

@@ -376,7 +376,7 @@ static splitkv_status check_workspace(const splitkv_plan *plan, const void *work
 static splitkv_status check_tensors(const splitkv_plan *plan, const splitkv_tensors *t,
                                     splitkv_error *error) {
   if (t == NULL) return spl_fail_null(error, "tensors");
-  const splitkv_status status =
+  splitkv_status status =
       spl_check_struct_size(error, "tensors.struct_size", t->struct_size, sizeof *t, sizeof *t);
   if (status != SPLITKV_OK) return status;
   const spl_shape *shape = &plan->shape;
@@ -398,16 +398,9 @@ static splitkv_status check_tensors(const splitkv_plan *plan, const splitkv_tens
       {"tensors.lse", t->lse, false, (int64_t)sizeof(float)},
   };
   for (size_t i = 0; i < sizeof pointers / sizeof pointers[0]; i++) {
-    if (pointers[i].pointer == NULL) {
-      if (pointers[i].needed) return spl_fail_null(error, pointers[i].field);
-      continue;
-    }
-    const int64_t beyond =
-        (int64_t)((uintptr_t)pointers[i].pointer % (uintptr_t)pointers[i].alignment);
-    if (beyond == 0) continue;
-    return spl_fail(error, SPLITKV_ERROR_TENSOR_ALIGNMENT, pointers[i].field, beyond,
-                    "the address is %lld beyond a multiple of %lld", (long long)beyond,
-                    (long long)pointers[i].alignment);
+    status = spl_check_pointer(error, pointers[i].field, pointers[i].pointer, pointers[i].needed,
+                               pointers[i].alignment);
+    if (status != SPLITKV_OK) return status;
   }
   return SPLITKV_OK;
 }

@@ -58,6 +58,16 @@ splitkv_status spl_fail_null(splitkv_error *error, const char *field) {
   return spl_fail(error, SPLITKV_ERROR_NULL_POINTER, field, 0, "must not be null");
 }
 
+splitkv_status spl_check_pointer(splitkv_error *error, const char *field, const void *pointer,
+                                 int needed, int64_t alignment) {
+  if (pointer == NULL) return needed ? spl_fail_null(error, field) : SPLITKV_OK;
+  const int64_t beyond = (int64_t)((uintptr_t)pointer % (uintptr_t)alignment);
+  if (beyond == 0) return SPLITKV_OK;
+  return spl_fail(error, SPLITKV_ERROR_TENSOR_ALIGNMENT, field, beyond,
+                  "the address is %lld beyond a multiple of %lld", (long long)beyond,
+                  (long long)alignment);
+}
+
 splitkv_status spl_check_struct_size(splitkv_error *error, const char *field, size_t struct_size,
                                      size_t oldest, size_t known) {
   if (struct_size >= oldest && struct_size <= known) return SPLITKV_OK;

@@ -32,17 +32,6 @@ SPL_INLINE void vf_store(float *p, vf x) {
   _mm256_storeu_ps(p, x.lo);
   _mm256_storeu_ps(p + 8, x.hi);
 }
-/* Tails go through a copy: masked loads of 16-bit elements do not exist here. */
-SPL_INLINE vf vf_load_tail(const float *p, int n) {
-  float copy[SPL_LANES] = {0};
-  memcpy(copy, p, (size_t)n * sizeof *p);
-  return vf_load(copy);
-}
-SPL_INLINE void vf_store_tail(float *p, vf x, int n) {
-  float copy[SPL_LANES];
-  vf_store(copy, x);
-  memcpy(p, copy, (size_t)n * sizeof *p);
-}
 SPL_INLINE __m128i vf_load_halfwords(const uint16_t *p) {
   return _mm_loadu_si128((const __m128i *)(const void *)p);
 }
@@ -54,16 +43,6 @@ SPL_INLINE __m256 vf_from_bf16(__m128i x) {
 }
 SPL_INLINE vf vf_load_bf16(const uint16_t *p) {
   return vf_make(vf_from_bf16(vf_load_halfwords(p)), vf_from_bf16(vf_load_halfwords(p + 8)));
-}
-SPL_INLINE vf vf_load_f16_tail(const uint16_t *p, int n) {
-  uint16_t copy[SPL_LANES] = {0};
-  memcpy(copy, p, (size_t)n * sizeof *p);
-  return vf_load_f16(copy);
-}
-SPL_INLINE vf vf_load_bf16_tail(const uint16_t *p, int n) {
-  uint16_t copy[SPL_LANES] = {0};
-  memcpy(copy, p, (size_t)n * sizeof *p);
-  return vf_load_bf16(copy);
 }
 
 #define VF_BINARY(name, op)                                                                        \
@@ -164,21 +143,6 @@ SPL_INLINE vd vd_load_f16(const uint16_t *p) {
 SPL_INLINE vd vd_load_bf16(const uint16_t *p) {
   return vf_from_bf16(vf_load_halfwords(p));
 }
-SPL_INLINE vd vd_load_f32_tail(const float *p, int n) {
-  float copy[SPL_DOT_LANES] = {0};
-  memcpy(copy, p, (size_t)n * sizeof *p);
-  return vd_load_f32(copy);
-}
-SPL_INLINE vd vd_load_f16_tail(const uint16_t *p, int n) {
-  uint16_t copy[SPL_DOT_LANES] = {0};
-  memcpy(copy, p, (size_t)n * sizeof *p);
-  return vd_load_f16(copy);
-}
-SPL_INLINE vd vd_load_bf16_tail(const uint16_t *p, int n) {
-  uint16_t copy[SPL_DOT_LANES] = {0};
-  memcpy(copy, p, (size_t)n * sizeof *p);
-  return vd_load_bf16(copy);
-}
 
 #define VD_FOLD_BLOCKS(a, b)                                                                       \
   _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31))
@@ -212,5 +176,7 @@ SPL_INLINE void vd_store_sums(float *dst, int64_t stride, const vd *acc, int nh,
   _mm_storel_pi((__m64 *)(void *)(dst + 2 * stride), hi);
   _mm_storeh_pi((__m64 *)(void *)(dst + 3 * stride), hi);
 }
+
+#include "vec_tails.h"
 
 #endif

@@ -31,16 +31,6 @@ SPL_INLINE vf vf_load(const float *p) {
 SPL_INLINE void vf_store(float *p, vf x) {
   VF_PARTS(i) vst1q_f32(p + 4 * i, x.part[i]);
 }
-SPL_INLINE vf vf_load_tail(const float *p, int n) {
-  float copy[SPL_LANES] = {0};
-  memcpy(copy, p, (size_t)n * sizeof *p);
-  return vf_load(copy);
-}
-SPL_INLINE void vf_store_tail(float *p, vf x, int n) {
-  float copy[SPL_LANES];
-  vf_store(copy, x);
-  memcpy(p, copy, (size_t)n * sizeof *p);
-}
 SPL_INLINE vf vf_load_f16(const uint16_t *p) {
   vf r;
   VF_PARTS(i) r.part[i] = vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p + 4 * i)));
@@ -50,16 +40,6 @@ SPL_INLINE vf vf_load_bf16(const uint16_t *p) {
   vf r;
   VF_PARTS(i) r.part[i] = vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + 4 * i), 16));
   return r;
-}
-SPL_INLINE vf vf_load_f16_tail(const uint16_t *p, int n) {
-  uint16_t copy[SPL_LANES] = {0};
-  memcpy(copy, p, (size_t)n * sizeof *p);
-  return vf_load_f16(copy);
-}
-SPL_INLINE vf vf_load_bf16_tail(const uint16_t *p, int n) {
-  uint16_t copy[SPL_LANES] = {0};
-  memcpy(copy, p, (size_t)n * sizeof *p);
-  return vf_load_bf16(copy);
 }
 
 #define VF_BINARY(name, op)                                                                        \
@@ -180,21 +160,6 @@ SPL_INLINE vd vd_load_bf16(const uint16_t *p) {
   return vd_make(vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(x), 16)),
                  vreinterpretq_f32_u32(vshll_high_n_u16(x, 16)));
 }
-SPL_INLINE vd vd_load_f32_tail(const float *p, int n) {
-  float copy[SPL_DOT_LANES] = {0};
-  memcpy(copy, p, (size_t)n * sizeof *p);
-  return vd_load_f32(copy);
-}
-SPL_INLINE vd vd_load_f16_tail(const uint16_t *p, int n) {
-  uint16_t copy[SPL_DOT_LANES] = {0};
-  memcpy(copy, p, (size_t)n * sizeof *p);
-  return vd_load_f16(copy);
-}
-SPL_INLINE vd vd_load_bf16_tail(const uint16_t *p, int n) {
-  uint16_t copy[SPL_DOT_LANES] = {0};
-  memcpy(copy, p, (size_t)n * sizeof *p);
-  return vd_load_bf16(copy);
-}
 SPL_INLINE float vd_sum(vd x) {
   const float32x4_t r4 = vaddq_f32(x.lo, x.hi);
   const float32x2_t r2 = vadd_f32(vget_low_f32(r4), vget_high_f32(r4));
@@ -205,5 +170,7 @@ SPL_INLINE void vd_store_sums(float *dst, int64_t stride, const vd *acc, int nh,
     SPL_UNROLL for (int t = 0; t < nt; t++) dst[h * stride + t] = vd_sum(acc[h * nt + t]) * c;
   }
 }
+
+#include "vec_tails.h"
 
 #endif

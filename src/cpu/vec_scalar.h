@@ -59,14 +59,6 @@ SPL_INLINE vf vf_load(const float *p) {
 SPL_INLINE void vf_store(float *p, vf x) {
   memcpy(p, x.lane, sizeof x.lane);
 }
-SPL_INLINE vf vf_load_tail(const float *p, int n) {
-  vf r = vf_set1(0);
-  memcpy(r.lane, p, (size_t)n * sizeof *p);
-  return r;
-}
-SPL_INLINE void vf_store_tail(float *p, vf x, int n) {
-  memcpy(p, x.lane, (size_t)n * sizeof *p);
-}
 
 SPL_INLINE vf vf_load_f16(const uint16_t *p) {
   vf r;
@@ -77,16 +69,6 @@ SPL_INLINE vf vf_load_bf16(const uint16_t *p) {
   vf r;
   VF_EACH(i) r.lane[i] = scalar_from_bits((uint32_t)p[i] << 16);
   return r;
-}
-SPL_INLINE vf vf_load_f16_tail(const uint16_t *p, int n) {
-  uint16_t copy[SPL_LANES] = {0};
-  memcpy(copy, p, (size_t)n * sizeof *p);
-  return vf_load_f16(copy);
-}
-SPL_INLINE vf vf_load_bf16_tail(const uint16_t *p, int n) {
-  uint16_t copy[SPL_LANES] = {0};
-  memcpy(copy, p, (size_t)n * sizeof *p);
-  return vf_load_bf16(copy);
 }
 SPL_INLINE void vf_to_f16(uint16_t *p, vf x) {
   VF_EACH(i) p[i] = scalar_to_f16(x.lane[i]);
@@ -175,35 +157,24 @@ typedef struct vd {
 #define VD_MAX_ACC 8
 #define VD_EACH(i) for (int i = 0; i < SPL_DOT_LANES; i++)
 
-SPL_INLINE vd vd_load_f32_tail(const float *p, int n) {
-  vd r = {{0}};
-  memcpy(r.lane, p, (size_t)n * sizeof *p);
-  return r;
-}
-SPL_INLINE vd vd_load_f16_tail(const uint16_t *p, int n) {
-  vd r = {{0}};
-  for (int i = 0; i < n; i++)
-    r.lane[i] = scalar_from_f16(p[i]);
-  return r;
-}
-SPL_INLINE vd vd_load_bf16_tail(const uint16_t *p, int n) {
-  vd r = {{0}};
-  for (int i = 0; i < n; i++)
-    r.lane[i] = scalar_from_bits((uint32_t)p[i] << 16);
-  return r;
-}
 SPL_INLINE vd vd_zero(void) {
   const vd r = {{0}};
   return r;
 }
 SPL_INLINE vd vd_load_f32(const float *p) {
-  return vd_load_f32_tail(p, SPL_DOT_LANES);
+  vd r;
+  memcpy(r.lane, p, sizeof r.lane);
+  return r;
 }
 SPL_INLINE vd vd_load_f16(const uint16_t *p) {
-  return vd_load_f16_tail(p, SPL_DOT_LANES);
+  vd r;
+  VD_EACH(i) r.lane[i] = scalar_from_f16(p[i]);
+  return r;
 }
 SPL_INLINE vd vd_load_bf16(const uint16_t *p) {
-  return vd_load_bf16_tail(p, SPL_DOT_LANES);
+  vd r;
+  VD_EACH(i) r.lane[i] = scalar_from_bits((uint32_t)p[i] << 16);
+  return r;
 }
 /* Accumulator `a` of a block of heads; q is in the order of load_q. */
 SPL_INLINE vd vd_load_q(const float *q, int64_t d_padded, int a) {
@@ -229,5 +200,7 @@ SPL_INLINE void vd_store_sums(float *dst, int64_t stride, const vd *acc, int nh,
       dst[h * stride + t] = vd_sum(acc[h * nt + t]) * c;
   }
 }
+
+#include "vec_tails.h"
 
 #endif

@@ -1,0 +1,29 @@
+/* Tails by way of a copy, for vocabularies without masked loads of every element size. Included by
+ * vec_<isa>.h behind its whole loads and stores.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#ifndef SPL_CPU_VEC_TAILS_H
+#define SPL_CPU_VEC_TAILS_H
+
+/* Fewer than SPL_LANES (SPL_DOT_LANES) elements, zero beyond them. */
+#define VEC_TAIL(name, vector, element, lanes, load)                                               \
+  SPL_INLINE vector name(const element *p, int n) {                                                \
+    element copy[lanes] = {0};                                                                     \
+    memcpy(copy, p, (size_t)n * sizeof *p);                                                        \
+    return load(copy);                                                                             \
+  }
+VEC_TAIL(vf_load_tail, vf, float, SPL_LANES, vf_load)
+VEC_TAIL(vf_load_f16_tail, vf, uint16_t, SPL_LANES, vf_load_f16)
+VEC_TAIL(vf_load_bf16_tail, vf, uint16_t, SPL_LANES, vf_load_bf16)
+VEC_TAIL(vd_load_f32_tail, vd, float, SPL_DOT_LANES, vd_load_f32)
+VEC_TAIL(vd_load_f16_tail, vd, uint16_t, SPL_DOT_LANES, vd_load_f16)
+VEC_TAIL(vd_load_bf16_tail, vd, uint16_t, SPL_DOT_LANES, vd_load_bf16)
+#undef VEC_TAIL
+
+SPL_INLINE void vf_store_tail(float *p, vf x, int n) {
+  float copy[SPL_LANES];
+  vf_store(copy, x);
+  memcpy(p, copy, (size_t)n * sizeof *p);
+}
+
+#endif
