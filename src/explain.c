@@ -53,7 +53,7 @@ static task_work measure_task(const splitkv_plan *plan, int64_t task) {
     work.n_pieces++; /* the rest of a piece that started in another task */
     work.n_splits++;
   }
-  work.cost = (double)work.kv_tokens + (double)work.n_pieces * SPL_ITEM_COST;
+  work.cost = (double)work.kv_tokens + (double)work.n_pieces * SPL_PIECE_COST;
   return work;
 }
 
@@ -134,7 +134,7 @@ splitkv_status splitkv_plan_get_task(const splitkv_plan *plan, int64_t index,
                     (long long)index, (long long)plan->n_tasks);
   }
   const task_work work = measure_task(plan, index);
-  const splitkv_task_info full = {sizeof full, work.kv_tokens, work.n_pieces};
+  const splitkv_task_info full = {sizeof full, work.kv_tokens, work.n_splits};
   spl_export(task, &full, task->struct_size);
   return SPLITKV_OK;
 }
@@ -187,7 +187,7 @@ static void put_json(writer *w, const splitkv_plan *plan, const splitkv_plan_inf
   for (int64_t t = 0; t < plan->n_tasks; t++) {
     const task_work work = measure_task(plan, t);
     put(w, "%s{\"kv_tokens\":%lld,\"pieces\":%lld}", t > 0 ? "," : "", (long long)work.kv_tokens,
-        (long long)work.n_pieces);
+        (long long)work.n_splits);
   }
   put(w, "]}");
 }

@@ -209,7 +209,8 @@ static void cut_line(splitkv_plan *plan, int64_t total_cost) {
   for (int64_t r = 0; r < plan->n_requests; r++) {
     const int64_t length = plan->kv_lens[r];
     const int64_t slots = by_rule ? plan->n_slots : 0;
-    const int64_t cost = (length + SPL_ITEM_COST) * p->n_heads_kv;
+    int64_t cost = 0;
+    (void)spl_request_cost(p, length, &cost); /* measured before */
     const int64_t pieces = spl_n_pieces(p, length);
     if (pieces > 1) {
       add_merge(plan, r, 0, p->n_heads_kv, plan->n_slots, pieces);

@@ -77,9 +77,16 @@ int64_t spl_slots_before(const splitkv_problem *problem, int64_t kv_len, int64_t
   return head * n + (token == 0 ? 0 : spl_piece_at(problem, kv_len, token));
 }
 
+/* Cost of one (request, KV head): its tokens, and a share for each piece; an empty row counts as
+ * one. */
+static bool item_cost(const splitkv_problem *problem, int64_t kv_len, int64_t *cost) {
+  *cost = kv_len;
+  return spl_mul_add(spl_max(spl_n_pieces(problem, kv_len), 1), SPL_PIECE_COST, cost);
+}
+
 bool spl_request_cost(const splitkv_problem *problem, int64_t kv_len, int64_t *cost) {
   int64_t item = 0;
-  return spl_add(kv_len, SPL_ITEM_COST, &item) && spl_mul(item, problem->n_heads_kv, cost);
+  return item_cost(problem, kv_len, &item) && spl_mul(item, problem->n_heads_kv, cost);
 }
 
 /* The token in 0 .. kv_len nearest to `token` that AUTO may cut at. */
@@ -90,24 +97,32 @@ static int64_t cut_token_auto(int64_t kv_len, int64_t token) {
   return near;
 }
 
-/* The same where the rule cuts: the nearer border of the piece that holds `token`. */
-static int64_t cut_token_rule(const splitkv_problem *problem, int64_t kv_len, int64_t token) {
-  if (token <= 0) return 0;
-  if (token >= kv_len) return kv_len;
-  const int64_t i = spl_piece_at(problem, kv_len, token);
-  const int64_t before = spl_piece_start(problem, kv_len, i);
-  const int64_t after = spl_piece_start(problem, kv_len, i + 1);
-  return token - before < after - token ? before : after;
+/* The same where the rule cuts: the border of pieces nearest to `cost` into the item. */
+static int64_t cut_token_rule(const splitkv_problem *problem, int64_t kv_len, int64_t cost) {
+  int64_t low = 0, high = spl_n_pieces(problem, kv_len);
+  while (high - low > 1) { /* cost of the first `low` pieces <= cost < that of the first `high` */
+    const int64_t middle = low + (high - low) / 2;
+    if (spl_piece_start(problem, kv_len, middle) + middle * SPL_PIECE_COST <= cost) {
+      low = middle;
+    } else {
+      high = middle;
+    }
+  }
+  const int64_t before = spl_piece_start(problem, kv_len, low) + low * SPL_PIECE_COST;
+  const int64_t after = spl_piece_start(problem, kv_len, high) + high * SPL_PIECE_COST;
+  return spl_piece_start(problem, kv_len, cost - before < after - cost ? low : high);
 }
 
 spl_place spl_cut(const splitkv_problem *problem, int64_t request, int64_t kv_len, int64_t cost) {
-  const int64_t item_cost = kv_len + SPL_ITEM_COST;
-  spl_place place = {request, cost / item_cost, 0};
+  int64_t each = 0;
+  (void)item_cost(problem, kv_len, &each); /* fits: the request's cost did */
+  spl_place place = {request, cost / each, 0};
   if (place.head >= problem->n_heads_kv) return (spl_place){request + 1, 0, 0};
-  const int64_t token = spl_min(cost % item_cost, kv_len);
-  place.token = problem->split_policy == SPLITKV_SPLIT_AUTO
-                    ? cut_token_auto(kv_len, token)
-                    : cut_token_rule(problem, kv_len, token);
+  if (problem->split_policy == SPLITKV_SPLIT_AUTO) {
+    place.token = cut_token_auto(kv_len, spl_min(cost % each, kv_len));
+  } else {
+    place.token = cut_token_rule(problem, kv_len, cost % each);
+  }
   if (kv_len == 0 || place.token < kv_len) return place;
   /* The end of an item is the start of the next one. */
   place.token = 0;

@@ -14,8 +14,8 @@
 
 /* Tokens that AUTO's cuts are multiples of, and the least that a cut leaves on either side. */
 #define SPL_CUT_TOKENS 64
-/* What a (request, KV head) costs beside its tokens, in tokens. */
-#define SPL_ITEM_COST 16
+/* What a piece costs beside its tokens, in tokens. */
+#define SPL_PIECE_COST 16
 
 /* A place in the line: before token `token` of KV head `head` of request `request`. */
 typedef struct spl_place {

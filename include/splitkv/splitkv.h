@@ -342,7 +342,7 @@ SPLITKV_API splitkv_status splitkv_plan_get_region(const splitkv_plan *plan, int
 typedef struct splitkv_task_info {
   size_t struct_size;
   int64_t kv_tokens; /* tokens times KV heads that the task reads */
-  int64_t n_pieces;  /* splits, and whole rows of empty requests */
+  int64_t n_pieces;  /* splits, or whole rows; rows of empty requests are not counted */
 } splitkv_task_info;
 
 /* Work of task `index`, 0 .. n_tasks-1. Errors: INDEX and as above. */
