@@ -34,7 +34,7 @@ static void check_round_trip(const file_array *array) {
   memcpy(whole, header, header_bytes);
   if (array->size_bytes > 0) memcpy(whole + header_bytes, array->data, array->size_bytes);
   file_array again;
-  file_error error = {{0}};
+  file_error error = {.is_memory = false};
   require(npy_parse(whole, header_bytes + array->size_bytes, &again, &error),
           "what the writer wrote is read");
   require(again.dtype == array->dtype && again.n_dims == array->n_dims, "the dtype and rank last");
@@ -47,7 +47,7 @@ static void check_round_trip(const file_array *array) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   file_array array = {0};
-  file_error error = {{0}};
+  file_error error = {.is_memory = false};
   if (!npy_parse(data, size, &array, &error)) {
     check_message(&error);
     return 0;

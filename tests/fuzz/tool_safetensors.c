@@ -27,7 +27,7 @@ static void check_message(const file_error *error) {
 static void check_tensor(const safetensors *file, const char *name, const uint8_t *data,
                          size_t size) {
   file_array array = {0};
-  file_error error = {{0}};
+  file_error error = {.is_memory = false};
   require(safetensors_has(file, name), "a listed tensor is there");
   if (!safetensors_get(file, name, &array, &error)) {
     check_message(&error);
@@ -53,7 +53,7 @@ static void check_tensor(const safetensors *file, const char *name, const uint8_
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   file_array array;
-  file_error error = {{0}};
+  file_error error = {.is_memory = false};
   safetensors *file = safetensors_parse(data, size, &error);
   if (file == NULL) {
     check_message(&error);

@@ -6,8 +6,10 @@ Every case starts from a good set of files and options and spoils one thing. Nee
 """
 import json
 import os
+import resource
 import stat
 import struct
+import subprocess
 import sys
 import tempfile
 
@@ -473,6 +475,75 @@ def check_same_bits(bench, arguments):
     bench.failures.check(contents[0] == contents[1], "other bits from safetensors than from .npy")
 
 
+# ── input without an end ─────────────────────────────────────────────────────────────────────────
+
+MEMORY_LIMIT = 1 << 30
+
+
+def limit_memory():
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
+
+
+def check_streams(bench):
+    """Pipes and devices are read as far as their header says and no further."""
+    arguments = bench.arguments(bench.files)
+    # A tool built with ASan does not start with so little address space.
+    limited = {"preexec_fn": limit_memory}
+    can_limit = run_tool([bench.tool, "--version"], **limited).returncode == 0
+    if not can_limit:
+        limited = {}
+    for role in bench.files:
+        rest = bench.arguments(bench.files, drop=(role,))
+        bench.refused(f"{role} from /dev/zero", rest + [option(role), "/dev/zero"], option(role),
+                      "NUMPY", **limited)
+    outputs = ["--out", bench.out, "--lse", bench.lse]
+    bench.refused("tensors from /dev/zero", ["--tensors", "/dev/zero"] + outputs, "--tensors",
+                  **limited)
+    safe = bench.path("all.safetensors")
+    with open(safe, "wb") as file:
+        file.write(safetensors_bytes(tensors()))
+    stdin = {"--q": bench.arguments(bench.files, drop=("q",)), "--tensors": outputs}
+    for name, path in (("--q", bench.path("q.npy")), ("--tensors", safe)):
+        rest = stdin[name] + [name, "/dev/stdin"]
+        with subprocess.Popen(["cat", path, "/dev/zero"], stdout=subprocess.PIPE,
+                              stderr=subprocess.DEVNULL) as endless:
+            bench.refused(f"endless {name}", rest, name, stdin=endless.stdout, **limited)
+            endless.stdout.close()
+        with open(path, "rb") as file:
+            content = file.read()
+        bench.accepted(f"{name} from a pipe", rest, input=content)
+        for size in (0, 5, 11, 40, len(content) - 1):
+            bench.refused(f"{size} bytes of {name} from a pipe", rest, name, input=content[:size])
+        bench.refused(f"{name} and a byte more", rest, name, input=content + b"x")
+    huge = npy_bytes("<f4", [1 << 40, 256], b"")
+    bench.refused("a header that promises 2^50 bytes", stdin["--q"] + ["--q", "/dev/stdin"], "--q",
+                  str((1 << 50) + len(huge)), "memory", status=3, input=huge)
+    text = json.dumps({"q": {"dtype": "F32", "shape": [1 << 40, 256],
+                             "data_offsets": [0, 1 << 50]}}).encode()
+    bench.refused("tensors that promise 2^50 bytes", outputs + ["--tensors", "/dev/stdin"],
+                  "--tensors", str((1 << 50) + 8 + len(text)), "memory", status=3,
+                  input=struct.pack("<Q", len(text)) + text)
+    long_header = b"\x93NUMPY\x02\x00" + struct.pack("<I", 1 << 31)
+    bench.refused("a header of 2 GB", stdin["--q"] + ["--q", "/dev/stdin"], "--q", str(1 << 31),
+                  input=long_header + bytes(1000))
+    if can_limit:
+        check_copy(bench, arguments, limited)
+
+
+def check_copy(bench, arguments, limited):
+    """A misaligned array too large to be copied: no fault of the file."""
+    n = 5 * MEMORY_LIMIT // 8 // 4
+    header = npy_bytes("<f4", [n], b"")
+    content = header[:8] + struct.pack("<H", len(header) - 10 + 1) + header[10:] + b" "
+    path = arguments[arguments.index("--q") + 1]
+    with open(path, "wb") as file:
+        file.write(content)
+        file.truncate(len(content) + 4 * n)
+    bench.refused("no memory for an aligned copy", arguments, "--q", "no memory", str(4 * n),
+                  status=3, **limited)
+    os.unlink(path)
+
+
 def main():
     tool = tool_from_arguments()
     failures = Failures()
@@ -481,7 +552,7 @@ def main():
         bench.accepted("the good files", bench.arguments(bench.files))
         for check in (check_npy_truncated, check_npy_headers, check_shapes, check_values,
                       check_offsets, check_safetensors, check_options, check_files,
-                      check_placement):
+                      check_placement, check_streams):
             check(bench)
     return failures.finish(400)
 

@@ -7,6 +7,9 @@
 #endif
 #include "array.h"
 
+#include "machine.h"
+
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -22,15 +25,28 @@
 #error "the file readers take little-endian data as it lies"
 #endif
 
-bool file_fail(file_error *error, const char *format, ...) {
-  va_list arguments;
-  va_start(arguments, format);
+static void set_message(file_error *error, bool is_memory, const char *format, va_list arguments) {
   (void)vsnprintf(error->message, sizeof error->message, format, arguments);
-  va_end(arguments);
+  error->is_memory = is_memory;
   /* File and tensor names may hold anything; a message is one line all the same. */
   for (unsigned char *c = (unsigned char *)error->message; *c != 0; c++) {
     if (*c < 0x20 || *c == 0x7f) *c = '?';
   }
+}
+
+bool file_fail(file_error *error, const char *format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  set_message(error, false, format, arguments);
+  va_end(arguments);
+  return false;
+}
+
+bool file_fail_memory(file_error *error, const char *format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  set_message(error, true, format, arguments);
+  va_end(arguments);
   return false;
 }
 
@@ -97,8 +113,9 @@ bool array_align(file_array *array, file_error *error) {
   if ((uintptr_t)array->data % array_dtype_size(array->dtype) == 0) return true;
   array->copy = malloc(array->size_bytes);
   if (array->copy == NULL)
-    return file_fail(error, "no memory for a copy of %zu bytes, which the file has misaligned",
-                     array->size_bytes);
+    return file_fail_memory(error,
+                            "no memory for a copy of %zu bytes, which the file has misaligned",
+                            array->size_bytes);
   memcpy(array->copy, array->data, array->size_bytes);
   array->data = array->copy;
   return true;
@@ -112,55 +129,89 @@ void array_free(file_array *array) {
 
 /* ── input files ────────────────────────────────────────────────────────────────────────────── */
 
-static bool read_to_end(int descriptor, file_bytes *file, file_error *error) {
-  size_t capacity = 0, used = 0;
-  unsigned char *data = NULL;
-  for (;;) {
-    if (used == capacity) {
-      capacity = capacity == 0 ? 65536 : capacity * 2;
-      unsigned char *grown = capacity > used ? realloc(data, capacity) : NULL;
-      if (grown == NULL) {
-        free(data);
-        return file_fail(error, "no memory after %zu bytes", used);
-      }
-      data = grown;
+/* Bytes of a file that are in memory so far. */
+typedef struct read_buffer {
+  unsigned char *data;
+  size_t used, capacity;
+} read_buffer;
+
+/* Reads until the buffer has `wanted` bytes or the file ends. Memory grows with what has come, not
+ * with what a header promises. */
+static bool read_up_to(int descriptor, read_buffer *buffer, size_t wanted, bool *has_ended,
+                       file_error *error) {
+  enum { FIRST_BYTES = 65536 };
+  while (buffer->used < wanted && !*has_ended) {
+    if (buffer->used == buffer->capacity) {
+      const size_t twice = buffer->capacity < SIZE_MAX / 2 ? buffer->capacity * 2 : SIZE_MAX;
+      const size_t larger = twice > FIRST_BYTES ? twice : FIRST_BYTES;
+      const size_t capacity = larger < wanted ? larger : wanted;
+      unsigned char *grown = realloc(buffer->data, capacity);
+      if (grown == NULL) return file_fail_memory(error, "no memory after %zu bytes", buffer->used);
+      buffer->data = grown;
+      buffer->capacity = capacity;
     }
-    const ssize_t n = read(descriptor, data + used, capacity - used);
+    const size_t room = buffer->capacity - buffer->used;
+    const ssize_t n = read(descriptor, buffer->data + buffer->used, room);
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) {
-      const int cause = errno;
-      free(data);
-      return file_fail(error, "cannot be read: %s", strerror(cause));
-    }
-    if (n == 0) break;
-    used += (size_t)n;
+    if (n < 0) return file_fail(error, "cannot be read: %s", strerror(errno));
+    *has_ended = n == 0;
+    buffer->used += (size_t)n;
   }
-  *file = (file_bytes){.data = data, .size_bytes = used, .is_mapped = false};
   return true;
 }
 
-static bool map_or_read(int descriptor, file_bytes *file, file_error *error) {
+static bool read_measured(int descriptor, file_measure *measure, read_buffer *buffer,
+                          file_error *error) {
+  file_extent extent = {0};
+  bool has_ended = false;
+  for (;;) {
+    if (!measure(buffer->data, buffer->used, &extent, error)) return false;
+    if (extent.size_bytes > machine_available_bytes())
+      return file_fail_memory(error,
+                              "says that it has %" PRIu64 " bytes, and %zu bytes of memory are "
+                              "free",
+                              extent.size_bytes, machine_available_bytes());
+    assert(extent.is_whole || extent.size_bytes > buffer->used);
+    const size_t wanted = (size_t)extent.size_bytes + (extent.is_whole ? 1 : 0);
+    if (!read_up_to(descriptor, buffer, wanted, &has_ended, error)) return false;
+    if (extent.is_whole || has_ended) return true;
+  }
+}
+
+static bool read_file(int descriptor, file_measure *measure, file_bytes *file, file_error *error) {
+  read_buffer buffer = {0};
+  if (!read_measured(descriptor, measure, &buffer, error)) {
+    free(buffer.data);
+    return false;
+  }
+  *file = (file_bytes){.data = buffer.data, .size_bytes = buffer.used, .is_mapped = false};
+  return true;
+}
+
+static bool map_or_read(int descriptor, file_measure *measure, file_bytes *file,
+                        file_error *error) {
   struct stat status;
   if (fstat(descriptor, &status) != 0)
     return file_fail(error, "cannot be read: %s", strerror(errno));
   if (S_ISDIR(status.st_mode)) return file_fail(error, "is a directory");
   /* Files of size 0 are read, too: some special files have no size but have bytes. */
-  if (!S_ISREG(status.st_mode) || status.st_size <= 0) return read_to_end(descriptor, file, error);
+  if (!S_ISREG(status.st_mode) || status.st_size <= 0)
+    return read_file(descriptor, measure, file, error);
   if ((uintmax_t)status.st_size > SIZE_MAX)
     return file_fail(error, "has %jd bytes, more than this machine can address",
                      (intmax_t)status.st_size);
   const size_t size_bytes = (size_t)status.st_size;
   void *data = mmap(NULL, size_bytes, PROT_READ, MAP_PRIVATE, descriptor, 0);
-  if (data == MAP_FAILED) return read_to_end(descriptor, file, error);
+  if (data == MAP_FAILED) return read_file(descriptor, measure, file, error);
   *file = (file_bytes){.data = data, .size_bytes = size_bytes, .is_mapped = true};
   return true;
 }
 
-bool file_open(const char *path, file_bytes *file, file_error *error) {
+bool file_open(const char *path, file_measure *measure, file_bytes *file, file_error *error) {
   *file = (file_bytes){0};
   const int descriptor = open(path, O_RDONLY | O_CLOEXEC);
   if (descriptor < 0) return file_fail(error, "cannot be opened: %s", strerror(errno));
-  const bool ok = map_or_read(descriptor, file, error);
+  const bool ok = map_or_read(descriptor, measure, file, error);
   (void)close(descriptor);
   return ok;
 }
@@ -215,7 +266,7 @@ static mode_t new_file_mode(void) {
 /* A file that is there keeps its permission bits, as it would if it were written in place. */
 static bool open_beside(const char *path, mode_t mode, output_file *output, file_error *error) {
   output->temporary = copy_text(path, ".tmp-XXXXXX");
-  if (output->temporary == NULL) return file_fail(error, "no memory for a file name");
+  if (output->temporary == NULL) return file_fail_memory(error, "no memory for a file name");
   output->descriptor = mkstemp(output->temporary);
   if (output->descriptor < 0) {
     const int cause = errno;
@@ -236,7 +287,7 @@ bool output_create(const char *path, output_file *output, file_error *error) {
     return file_fail(error, "cannot be written: it is a directory");
   /* Through a symbolic link: what it points at is replaced, not the link. */
   output->path = resolve(path);
-  if (output->path == NULL) return file_fail(error, "no memory for a file name");
+  if (output->path == NULL) return file_fail_memory(error, "no memory for a file name");
 
   bool ok;
   if (exists && !S_ISREG(status.st_mode)) {
@@ -265,6 +316,16 @@ bool output_probe(const char *path, file_error *error) {
   if (!output_create(path, &output, error)) return false;
   output_abandon(&output);
   return true;
+}
+
+bool output_same(const char *path, const char *other) {
+  struct stat status;
+  if (stat(path, &status) == 0 && !S_ISREG(status.st_mode)) return false;
+  char *whole = resolve(path), *whole_other = resolve(other);
+  const bool is_same = whole != NULL && whole_other != NULL && strcmp(whole, whole_other) == 0;
+  free(whole);
+  free(whole_other);
+  return is_same;
 }
 
 bool output_write(output_file *output, const void *data, size_t size_bytes, file_error *error) {

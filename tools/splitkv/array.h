@@ -17,6 +17,7 @@ enum { ARRAY_MAX_DIMS = 8, FILE_MESSAGE_BYTES = 600, ARRAY_SHAPE_BYTES = 192 };
 /* One sentence without a newline or any other control character, whatever the file holds. */
 typedef struct file_error {
   char message[FILE_MESSAGE_BYTES];
+  bool is_memory; /* memory is short, and nothing is wrong with the file */
 } file_error;
 
 #if defined(__GNUC__)
@@ -27,6 +28,8 @@ typedef struct file_error {
 
 /* Writes the message; returns false, so that a reader can `return file_fail(error, ...)`. */
 bool file_fail(file_error *error, const char *format, ...) FILE_PRINTF(2, 3);
+/* The same where memory is short. */
+bool file_fail_memory(file_error *error, const char *format, ...) FILE_PRINTF(2, 3);
 
 /* ── arrays ─────────────────────────────────────────────────────────────────────────────────── */
 
@@ -73,15 +76,32 @@ typedef struct file_bytes {
   bool is_mapped; /* else allocated */
 } file_bytes;
 
-/* Maps a regular file, reads anything else (a pipe) to its end. A file that another program cuts
- * short while it is mapped ends the tool with SIGBUS, as with every tool that maps. */
-bool file_open(const char *path, file_bytes *file, file_error *error);
+/* What the first bytes of a file say of its size. */
+typedef struct file_extent {
+  uint64_t size_bytes; /* of the whole file; before that is known, the bytes needed to say more */
+  bool is_whole;
+} file_extent;
+
+/* Reads the extent of a format from the first bytes of a file; size_bytes comes back above the
+ * bytes given unless is_whole. False, with a message, for bytes that begin no file of the format.
+ */
+typedef bool file_measure(const void *bytes, size_t size_bytes, file_extent *extent,
+                          file_error *error);
+
+/* Maps a regular file. Reads anything else (a pipe, a device), which may have no end: as far as
+ * `measure` says that the file goes, and one byte more, so that one that is too long is noticed. A
+ * file that another program cuts short while it is mapped ends the tool with SIGBUS, as with every
+ * tool that maps. */
+bool file_open(const char *path, file_measure *measure, file_bytes *file, file_error *error);
 void file_close(file_bytes *file);
 
 /* ── output files ───────────────────────────────────────────────────────────────────────────── */
 
 /* Can a file be put at this path? Asked before long work, so that it is not lost afterwards. */
 bool output_probe(const char *path, file_error *error);
+
+/* Would an output at one path replace the output at the other? Devices and pipes take both. */
+bool output_same(const char *path, const char *other);
 
 /* Output goes into a temporary file beside its destination; commit renames it into place, abandon
  * removes it. Devices and pipes are written to directly. */

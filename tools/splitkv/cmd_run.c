@@ -314,7 +314,7 @@ static int check_outputs(const run_options *options) {
     const int status = check_not_input(options, outputs[i].option, outputs[i].path);
     if (status != TOOL_OK) return status;
     if (!output_probe(outputs[i].path, &error))
-      return tool_usage_error("%s %s: %s", outputs[i].option, outputs[i].path, error.message);
+      return tool_file_error(outputs[i].option, outputs[i].path, &error);
   }
   return TOOL_OK;
 }
@@ -351,7 +351,7 @@ static int write_outputs(const run_job *job) {
   }
   output_abandon(&out);
   output_abandon(&lse);
-  return ok ? TOOL_OK : tool_usage_error("%s %s: %s", option, path, error.message);
+  return ok ? TOOL_OK : tool_file_error(option, path, &error);
 }
 
 static int report_json(const run_job *job, const splitkv_plan_info *info) {

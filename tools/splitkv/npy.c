@@ -213,7 +213,12 @@ static bool read_dictionary(cursor *c, file_array *array, bool *is_fortran) {
 
 static const unsigned char magic[6] = {0x93, 'N', 'U', 'M', 'P', 'Y'};
 
-/* Finds the header: its first byte and its length. */
+enum {
+  LONGEST_PREFIX_BYTES = 12, /* magic, version and length; every file has more */
+  MAX_HEADER_BYTES = 1 << 20 /* a hundred times what NumPy itself takes */
+};
+
+/* Finds the header: its first byte and its length, which may lie beyond the bytes given. */
 static bool find_header(const unsigned char *bytes, size_t size_bytes, size_t *begin, size_t *size,
                         file_error *error) {
   const size_t n_magic = sizeof magic;
@@ -232,11 +237,9 @@ static bool find_header(const unsigned char *bytes, size_t size_bytes, size_t *b
   *size = 0;
   for (size_t i = 0; i < n_length; i++)
     *size |= (size_t)bytes[n_magic + 2 + i] << (8 * i);
-  if (*size > size_bytes - *begin)
-    return file_fail(error,
-                     "is cut short: the header has %zu bytes and the file %zu after its "
-                     "length",
-                     *size, size_bytes - *begin);
+  if (*size > MAX_HEADER_BYTES)
+    return file_fail(error, "says that its header has %zu bytes; at most %d are allowed", *size,
+                     (int)MAX_HEADER_BYTES);
   return true;
 }
 
@@ -248,18 +251,44 @@ static bool orders_differ(const file_array *array) {
   return n_long > 1 && array->n_elements > 0;
 }
 
+/* The array that a whole header describes, without its data. */
+static bool read_header(const char *header, size_t size, file_array *array, file_error *error) {
+  cursor c = {.at = header, .end = header + size, .begin = header, .error = error};
+  bool is_fortran = false;
+  *array = (file_array){0};
+  if (!read_dictionary(&c, array, &is_fortran) || !array_measure(array, error)) return false;
+  if (is_fortran && orders_differ(array))
+    return file_fail(error, "is in Fortran order; save it with numpy.ascontiguousarray");
+  return true;
+}
+
+bool npy_measure(const void *bytes, size_t size_bytes, file_extent *extent, file_error *error) {
+  size_t begin = 0, size = 0;
+  file_array array;
+  *extent = (file_extent){.size_bytes = LONGEST_PREFIX_BYTES};
+  if (size_bytes < LONGEST_PREFIX_BYTES) return true;
+  if (!find_header(bytes, size_bytes, &begin, &size, error)) return false;
+  extent->size_bytes = begin + size;
+  if (size_bytes < begin + size) return true;
+  if (!read_header((const char *)bytes + begin, size, &array, error)) return false;
+  extent->size_bytes = (uint64_t)begin + size + array.size_bytes;
+  extent->is_whole = true;
+  return true;
+}
+
 bool npy_parse(const void *bytes, size_t size_bytes, file_array *array_out, file_error *error) {
   size_t begin = 0, size = 0;
   if (size_bytes == 0) return file_fail(error, "is empty");
   if (!find_header(bytes, size_bytes, &begin, &size, error)) return false;
+  if (size > size_bytes - begin)
+    return file_fail(error,
+                     "is cut short: the header has %zu bytes and the file %zu after its "
+                     "length",
+                     size, size_bytes - begin);
   const char *header = (const char *)bytes + begin;
-  cursor c = {.at = header, .end = header + size, .begin = header, .error = error};
-  file_array array = {0};
-  bool is_fortran = false;
-  if (!read_dictionary(&c, &array, &is_fortran) || !array_measure(&array, error)) return false;
+  file_array array;
+  if (!read_header(header, size, &array, error)) return false;
   char shape[ARRAY_SHAPE_BYTES];
-  if (is_fortran && orders_differ(&array))
-    return file_fail(error, "is in Fortran order; save it with numpy.ascontiguousarray");
   const size_t n_data = size_bytes - begin - size;
   if (n_data < array.size_bytes)
     return file_fail(error, "is cut short: %zu bytes of data where shape %s of %s needs %zu",

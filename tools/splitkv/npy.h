@@ -12,6 +12,9 @@
  * undefined. */
 bool npy_parse(const void *bytes, size_t size_bytes, file_array *array, file_error *error);
 
+/* What the first bytes of a .npy file say of its size (a file_measure). */
+bool npy_measure(const void *bytes, size_t size_bytes, file_extent *extent, file_error *error);
+
 enum { NPY_HEADER_BYTES = 320 };
 
 /* Writes the header of a version 1.0 file for this dtype and shape; ARRAY_BF16 as uint16. Returns

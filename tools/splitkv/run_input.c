@@ -51,9 +51,9 @@ static int load_npy(run_input *input, run_role role) {
   file_bytes *file = &input->files[role];
   file_array *array = &input->arrays[role];
   file_error error;
-  if (!file_open(path, file, &error) || !npy_parse(file->data, file->size_bytes, array, &error) ||
-      !array_align(array, &error))
-    return tool_usage_error("%s %s: %s", roles[role].option, path, error.message);
+  if (!file_open(path, npy_measure, file, &error) ||
+      !npy_parse(file->data, file->size_bytes, array, &error) || !array_align(array, &error))
+    return tool_file_error(roles[role].option, path, &error);
   input->has[role] = true;
   return TOOL_OK;
 }
@@ -63,7 +63,7 @@ static int load_tensor(run_input *input, run_role role) {
   file_error error;
   if (!safetensors_get(input->tensors, tensor_name(input, role), array, &error) ||
       !array_align(array, &error))
-    return tool_usage_error("--tensors %s: %s", input->sources.tensors_path, error.message);
+    return tool_file_error("--tensors", input->sources.tensors_path, &error);
   input->has[role] = true;
   return TOOL_OK;
 }
@@ -71,11 +71,11 @@ static int load_tensor(run_input *input, run_role role) {
 static int open_tensors(run_input *input) {
   const char *path = input->sources.tensors_path;
   file_error error;
-  if (!file_open(path, &input->tensors_file, &error))
-    return tool_usage_error("--tensors %s: %s", path, error.message);
+  if (!file_open(path, safetensors_measure, &input->tensors_file, &error))
+    return tool_file_error("--tensors", path, &error);
   input->tensors =
       safetensors_parse(input->tensors_file.data, input->tensors_file.size_bytes, &error);
-  if (input->tensors == NULL) return tool_usage_error("--tensors %s: %s", path, error.message);
+  if (input->tensors == NULL) return tool_file_error("--tensors", path, &error);
   return TOOL_OK;
 }
 

@@ -217,7 +217,7 @@ static bool read_tensors(safetensors *file, file_error *error) {
   bool has_metadata = false;
   cJSON_ArrayForEach(item, file->header) n_items++;
   file->tensors = calloc(n_items > 0 ? n_items : 1, sizeof *file->tensors);
-  if (file->tensors == NULL) return file_fail(error, "no memory for %zu tensors", n_items);
+  if (file->tensors == NULL) return file_fail_memory(error, "no memory for %zu tensors", n_items);
   cJSON_ArrayForEach(item, file->header) {
     if (strcmp(item->string, metadata_name) != 0) {
       if (!read_tensor(item, file->data_bytes, &file->tensors[file->n_tensors], error))
@@ -229,41 +229,77 @@ static bool read_tensors(safetensors *file, file_error *error) {
     has_metadata = true;
     if (!check_metadata(item, error)) return false;
   }
-  /* Names first: of a tensor that is there twice that is the better message. */
-  if (!sort_names(file, error) || !check_cover(file, error)) return false;
-  qsort(file->tensors, file->n_tensors, sizeof *file->tensors, compare_names);
+  /* Before any look at the data: of a tensor that is there twice this is the better message. */
+  return sort_names(file, error);
+}
+
+/* The length of the header, from the first LENGTH_BYTES of a file. */
+static bool read_length(const unsigned char *bytes, size_t *n_header, file_error *error) {
+  uint64_t header_bytes = 0;
+  for (int i = 0; i < LENGTH_BYTES; i++)
+    header_bytes |= (uint64_t)bytes[i] << (8 * i);
+  if (header_bytes > MAX_HEADER_BYTES)
+    return file_fail(error, "says that its header has %" PRIu64 " bytes; at most %d are allowed",
+                     header_bytes, (int)MAX_HEADER_BYTES);
+  *n_header = (size_t)header_bytes;
+  return true;
+}
+
+/* A file of that header and so many bytes of data; NULL on error. */
+static safetensors *read_header(const char *header, size_t n_header, size_t data_bytes,
+                                file_error *error) {
+  safetensors *file = calloc(1, sizeof *file);
+  if (file == NULL) {
+    (void)file_fail_memory(error, "no memory");
+    return NULL;
+  }
+  file->data_bytes = data_bytes;
+  file->header = parse_json(header, n_header, error);
+  if (file->header != NULL && read_tensors(file, error)) return file;
+  safetensors_free(file);
+  return NULL;
+}
+
+bool safetensors_measure(const void *bytes, size_t size_bytes, file_extent *extent,
+                         file_error *error) {
+  size_t n_header = 0;
+  *extent = (file_extent){.size_bytes = LENGTH_BYTES};
+  if (size_bytes < LENGTH_BYTES) return true;
+  if (!read_length(bytes, &n_header, error)) return false;
+  extent->size_bytes = LENGTH_BYTES + n_header;
+  if (size_bytes < extent->size_bytes) return true;
+  const char *header = (const char *)bytes + LENGTH_BYTES;
+  safetensors *file = read_header(header, n_header, SIZE_MAX, error);
+  if (file == NULL) return false;
+  uint64_t end = 0;
+  for (size_t i = 0; i < file->n_tensors; i++)
+    end = file->tensors[i].end > end ? file->tensors[i].end : end;
+  safetensors_free(file);
+  extent->size_bytes += end; /* below 2^53 */
+  extent->is_whole = true;
   return true;
 }
 
 safetensors *safetensors_parse(const void *bytes, size_t size_bytes, file_error *error) {
   const unsigned char *all = bytes;
-  uint64_t header_bytes = 0;
+  size_t n_header = 0;
   if (size_bytes < LENGTH_BYTES) {
     (void)file_fail(error, "is cut short: %zu bytes, less than the header's length", size_bytes);
     return NULL;
   }
-  for (int i = 0; i < LENGTH_BYTES; i++)
-    header_bytes |= (uint64_t)all[i] << (8 * i);
-  if (header_bytes > MAX_HEADER_BYTES) {
-    (void)file_fail(error, "says that its header has %" PRIu64 " bytes; at most %d are allowed",
-                    header_bytes, (int)MAX_HEADER_BYTES);
+  if (!read_length(all, &n_header, error)) return NULL;
+  if (n_header > size_bytes - LENGTH_BYTES) {
+    (void)file_fail(error, "says that its header has %zu bytes, and %zu follow", n_header,
+                    size_bytes - LENGTH_BYTES);
     return NULL;
   }
-  if (header_bytes > size_bytes - LENGTH_BYTES) {
-    (void)file_fail(error, "says that its header has %" PRIu64 " bytes, and %zu follow",
-                    header_bytes, size_bytes - LENGTH_BYTES);
-    return NULL;
-  }
-  const size_t n_header = (size_t)header_bytes;
-  safetensors *file = calloc(1, sizeof *file);
-  if (file == NULL) {
-    (void)file_fail(error, "no memory");
-    return NULL;
-  }
+  const size_t data_bytes = size_bytes - LENGTH_BYTES - n_header;
+  safetensors *file = read_header((const char *)all + LENGTH_BYTES, n_header, data_bytes, error);
+  if (file == NULL) return NULL;
   file->data = all + LENGTH_BYTES + n_header;
-  file->data_bytes = size_bytes - LENGTH_BYTES - n_header;
-  file->header = parse_json((const char *)all + LENGTH_BYTES, n_header, error);
-  if (file->header != NULL && read_tensors(file, error)) return file;
+  const bool is_covered = check_cover(file, error);
+  qsort(file->tensors, file->n_tensors, sizeof *file->tensors, compare_names);
+  if (is_covered) return file;
   safetensors_free(file);
   return NULL;
 }

@@ -17,6 +17,10 @@ typedef struct safetensors safetensors;
 safetensors *safetensors_parse(const void *bytes, size_t size_bytes, file_error *error);
 void safetensors_free(safetensors *file);
 
+/* What the first bytes of a safetensors file say of its size (a file_measure). */
+bool safetensors_measure(const void *bytes, size_t size_bytes, file_extent *extent,
+                         file_error *error);
+
 size_t safetensors_count(const safetensors *file);
 /* Name of tensor `index`, in order of names. */
 const char *safetensors_name(const safetensors *file, size_t index);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tool.h"
 
+#include "array.h"
 #include "machine.h"
 
 #include <cjson/cJSON.h>
@@ -40,6 +41,11 @@ int tool_unsupported(const char *format, ...) {
   print_line(format, arguments);
   va_end(arguments);
   return TOOL_UNSUPPORTED;
+}
+
+int tool_file_error(const char *option, const char *path, const file_error *error) {
+  return error->is_memory ? tool_unsupported("%s %s: %s", option, path, error->message)
+                          : tool_usage_error("%s %s: %s", option, path, error->message);
 }
 
 int tool_library_error(const char *context, splitkv_status status, const splitkv_error *error) {

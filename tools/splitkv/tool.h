@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 struct cJSON;
+struct file_error;
 
 /* Exit statuses, as the manual page promises them. */
 enum {
@@ -23,6 +24,10 @@ enum {
  * TOOL_USAGE and TOOL_UNSUPPORTED. */
 int tool_usage_error(const char *format, ...);
 int tool_unsupported(const char *format, ...);
+
+/* "option path: what is wrong with the file" as such a line. Returns TOOL_UNSUPPORTED where memory
+ * is short, else TOOL_USAGE. */
+int tool_file_error(const char *option, const char *path, const struct file_error *error);
 
 /* The library's own message as such a line, after "context: " where context is not "". Returns
  * TOOL_UNSUPPORTED for an instruction set or memory that is missing here, else TOOL_USAGE. */
