@@ -4,7 +4,9 @@ word and what would be right.
 SPDX-License-Identifier: Apache-2.0
 """
 import os
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -148,9 +150,64 @@ def check_without_gnuplot(failures, tool):
                     ("--plot", "/nonexistent/x.svg"))
 
 
+def check_outputs(failures, tool):
+    """A rejected command leaves no file, and no file is lost that was there before."""
+    other = [isa for isa in ("avx2", "neon") if isa not in usable_kernel_sets(tool)][0]
+    has_gnuplot = shutil.which("gnuplot") is not None
+    with tempfile.TemporaryDirectory() as folder:
+        path, link = os.path.join(folder, "new.json"), os.path.join(folder, "link", "new.json")
+        os.symlink(".", os.path.join(folder, "link"))
+        for command in ("check", "bench"):
+            check_error(failures, tool, [command, f"isa={other}", "kv=1", "--json-file", path], 3,
+                        (other,))
+            failures.check(os.listdir(folder) == ["link"], f"{command}: no file is left")
+        if has_gnuplot:
+            for same in (path, link, os.path.join(folder, ".", "new.json")):
+                check_error(failures, tool, ["bench", "kv=1", "--plot", same, "--json-file", path],
+                            2, ("--plot", same, "--json-file"))
+            check_error(failures, tool, ["bench", f"isa={other}", "kv=1", "--plot", path], 3,
+                        (other,))
+            failures.check(os.listdir(folder) == ["link"], "bench: no file is left")
+            check_plot_commands(failures, tool, folder)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("the report before")
+        # A disk that is full: a limit on what the process may write.
+        result = run_tool([tool, "check", "kv=1", "--json-file", path], preexec_fn=limit_files)
+        text = result.stderr.decode()
+        failures.check(result.returncode == 2 and f"--json-file {path}: " in text,
+                       f"a report that does not fit: {text!r}")
+        with open(path, encoding="utf-8") as file:
+            failures.check(file.read() == "the report before", "the report before is still there")
+        failures.check(sorted(os.listdir(folder)) == ["link", "new.json"], "nothing is left")
+
+
+def limit_files():
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16, 16))
+
+
+def check_plot_commands(failures, tool, folder):
+    """The name of a plot is a name, whatever gnuplot makes of a leading bar."""
+    result = run_tool([tool, "bench", "kv=1", "--seconds", "0.001", "--plot", "|touch ran"],
+                      cwd=folder)
+    failures.check(result.returncode == 0 and not os.path.exists(os.path.join(folder, "ran")),
+                   f"--plot '|touch ran' runs nothing: {result.stderr!r}")
+    plot = os.path.join(folder, "|touch ran")
+    if failures.check(os.path.exists(plot), "the plot has the name that was given"):
+        os.unlink(plot)
+
+
 def check_full_disk(failures, tool):
     if not os.path.exists("/dev/full"):
         return
+    lines = [["check", "kv=1", "--json-file"]]
+    if shutil.which("gnuplot"):
+        lines.append(["bench", "kv=1", "--seconds", "0.001", "--plot"])
+    for line in lines:
+        result = run_tool([tool, *line, "/dev/full"])
+        failures.check(result.returncode == 2 and result.stderr.count(b"\n") == 1
+                       and line[-1].encode() + b" /dev/full: " in result.stderr,
+                       f"{line} /dev/full: {result.returncode}, {result.stderr!r}")
     with open("/dev/full", "wb") as full:
         result = subprocess.run([tool, "help"], stdout=full, stderr=subprocess.PIPE)
     failures.check(result.returncode == 2 and b"stdout" in result.stderr,
@@ -184,6 +241,7 @@ def main():
     check_help(failures, tool)
     check_unsupported(failures, tool)
     check_without_gnuplot(failures, tool)
+    check_outputs(failures, tool)
     check_full_disk(failures, tool)
     check_progress(failures, tool)
     return failures.finish(1000)

@@ -3,6 +3,7 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "commands.h"
 
+#include "array.h"
 #include "bench.h"
 #include "case.h"
 #include "machine.h"
@@ -257,9 +258,9 @@ static void print_footer(const cJSON *list, int n_failed, int n_noisy, double se
 
 static int write_report(const cJSON *report, const selection *chosen, const outcome *outcomes,
                         const bench_options *options) {
-  int status = options->is_json ? tool_print_json(report, NULL) : TOOL_OK;
+  int status = options->is_json ? tool_print_json(report) : TOOL_OK;
   if (status == TOOL_OK && options->json_path) {
-    status = tool_print_json(report, options->json_path);
+    status = tool_write_json(report, "--json-file", options->json_path);
   }
   if (status == TOOL_OK && options->plot_path) {
     status = draw_plot(chosen, outcomes, options->plot_path);
@@ -303,17 +304,28 @@ static int bench_all(const selection *chosen, const bench_options *options, outc
   return status ? status : n_failed ? TOOL_FAILED : TOOL_OK;
 }
 
+/* Before the long work: what comes of it can be written. */
+static int check_outputs(const bench_options *options) {
+  const char *json = options->json_path, *plot = options->plot_path;
+  int status = plot ? plot_is_possible(plot) : TOOL_OK;
+  if (status == TOOL_OK && json) {
+    status = tool_probe_output("--json-file", json);
+  }
+  if (status == TOOL_OK && plot) {
+    status = tool_probe_output("--plot", plot);
+  }
+  if (status == TOOL_OK && json && plot && output_same(json, plot)) {
+    status = tool_usage_error("--plot %s: is the file of --json-file", plot);
+  }
+  return status;
+}
+
 int cmd_bench(int argc, char **argv) {
   bench_options options = {.settings = {.seconds = 0.5}};
   selection chosen;
   selection_init(&chosen);
   int status = parse_arguments(argc, argv, &options, &chosen);
-  if (status == TOOL_OK && options.json_path) {
-    status = tool_check_writable("--json-file", options.json_path);
-  }
-  if (status == TOOL_OK && options.plot_path) {
-    status = plot_is_possible(options.plot_path);
-  }
+  status = status ? status : check_outputs(&options);
   if (status == TOOL_OK) {
     outcome *outcomes = calloc(chosen.n_cases + 1, sizeof *outcomes);
     status = outcomes ? bench_all(&chosen, &options, outcomes) : tool_unsupported("out of memory");

@@ -173,10 +173,10 @@ static int check_all(const selection *chosen, const check_options *options) {
     printf("%d passed, %d failed in %.1f s\n", n_passed, n_failed, machine_seconds() - start);
   }
   if (status == TOOL_OK && options->is_json) {
-    status = tool_print_json(report, NULL);
+    status = tool_print_json(report);
   }
   if (status == TOOL_OK && options->json_path) {
-    status = tool_print_json(report, options->json_path);
+    status = tool_write_json(report, "--json-file", options->json_path);
   }
   cJSON_Delete(report);
   return status ? status : n_failed ? TOOL_FAILED : TOOL_OK;
@@ -188,7 +188,7 @@ int cmd_check(int argc, char **argv) {
   selection_init(&chosen);
   int status = parse_arguments(argc, argv, &options, &chosen);
   if (status == TOOL_OK && options.json_path) {
-    status = tool_check_writable("--json-file", options.json_path);
+    status = tool_probe_output("--json-file", options.json_path);
   }
   if (status == TOOL_OK) {
     status = check_all(&chosen, &options);

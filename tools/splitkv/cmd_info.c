@@ -104,7 +104,7 @@ static int print_for_machines(void) {
   cJSON_AddNumberToObject(report, "default_threads", (double)machine_default_threads());
   cJSON_AddNumberToObject(report, "cache_bytes", (double)machine_cache_bytes());
   int status = add_kernel_sets(report);
-  status = status ? status : tool_print_json(report, NULL);
+  status = status ? status : tool_print_json(report);
   cJSON_Delete(report);
   return status;
 }

@@ -171,7 +171,7 @@ static int print_for_machines(const tool_case *c, const selected_case *entry) {
   cJSON_AddNumberToObject(report, "balance", info->balance);
   int status = add_regions(report, c);
   status = status ? status : add_tasks(report, c);
-  status = status ? status : tool_print_json(report, NULL);
+  status = status ? status : tool_print_json(report);
   cJSON_Delete(report);
   return status;
 }

@@ -309,12 +309,10 @@ static int check_outputs(const run_options *options) {
     const char *option, *path;
   } outputs[] = {{"--out", options->out_path}, {"--lse", options->lse_path}};
   for (size_t i = 0; i < 2; i++) {
-    file_error error;
     if (outputs[i].path == NULL) continue;
-    const int status = check_not_input(options, outputs[i].option, outputs[i].path);
+    int status = check_not_input(options, outputs[i].option, outputs[i].path);
+    if (status == TOOL_OK) status = tool_probe_output(outputs[i].option, outputs[i].path);
     if (status != TOOL_OK) return status;
-    if (!output_probe(outputs[i].path, &error))
-      return tool_file_error(outputs[i].option, outputs[i].path, &error);
   }
   return TOOL_OK;
 }
@@ -372,7 +370,7 @@ static int report_json(const run_job *job, const splitkv_plan_info *info) {
   cJSON_AddNumberToObject(report, "threads", (double)job->spec.threads);
   cJSON_AddNumberToObject(report, "workspace_bytes", (double)info->workspace_bytes);
   cJSON_AddNumberToObject(report, "time_ms", job->seconds * 1e3);
-  const int status = tool_print_json(report, NULL);
+  const int status = tool_print_json(report);
   cJSON_Delete(report);
   return status;
 }

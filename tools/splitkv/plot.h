@@ -13,11 +13,11 @@ typedef struct plot_bar {
   int is_compute_bound;
 } plot_bar;
 
-/* Is gnuplot there and can the file be written? Returns TOOL_OK, or the status of the error line it
- * printed. To be asked before the long work. */
+/* Is gnuplot there? Returns TOOL_OK, or the status of the error line it printed. To be asked before
+ * the long work. */
 int plot_is_possible(const char *path);
 
-/* Writes an SVG file of bars whose axis ends at the roof, 1. Returns as above. */
+/* Replaces the file by an SVG of bars whose axis ends at the roof, 1. Returns as above. */
 int plot_bars(const char *path, const char *title, const plot_bar *bars, size_t n_bars);
 
 #endif

@@ -48,6 +48,11 @@ int tool_file_error(const char *option, const char *path, const file_error *erro
                           : tool_usage_error("%s %s: %s", option, path, error->message);
 }
 
+int tool_probe_output(const char *option, const char *path) {
+  file_error error;
+  return output_probe(path, &error) ? TOOL_OK : tool_file_error(option, path, &error);
+}
+
 int tool_library_error(const char *context, splitkv_status status, const splitkv_error *error) {
   const char *separator = *context ? ": " : "";
   const char *text = splitkv_status_text(status);
@@ -60,31 +65,46 @@ int tool_library_error(const char *context, splitkv_status status, const splitkv
                          : tool_usage_error("%s%s%s", context, separator, text);
 }
 
-int tool_print_json(const cJSON *json, const char *path) {
+/* The text of a JSON value and a newline; NULL, with an error line printed, where memory is short.
+ * To be freed. */
+static char *json_text(const cJSON *json) {
   char *text = cJSON_Print(json);
-  if (!text) {
-    return tool_unsupported("out of memory while writing JSON");
+  size_t length = text ? strlen(text) : 0;
+  char *line = text ? malloc(length + 2) : NULL;
+  if (line) {
+    memcpy(line, text, length);
+    memcpy(line + length, "\n", 2);
+  } else {
+    tool_unsupported("out of memory while writing JSON");
   }
-  FILE *file = path ? fopen(path, "w") : stdout;
-  if (!file) {
-    free(text);
-    return tool_usage_error("cannot write %s: %s", path, strerror(errno));
-  }
-  int failed = fprintf(file, "%s\n", text) < 0;
-  failed |= (path ? fclose(file) : fflush(file)) != 0;
   free(text);
-  if (failed) {
-    return tool_usage_error("cannot write %s: %s", path ? path : "to stdout", strerror(errno));
-  }
-  return TOOL_OK;
+  return line;
 }
 
-int tool_check_writable(const char *option, const char *path) {
-  FILE *file = fopen(path, "a");
-  if (!file || fclose(file)) {
-    return tool_usage_error("%s %s: cannot be written: %s", option, path, strerror(errno));
+int tool_print_json(const cJSON *json) {
+  char *text = json_text(json);
+  if (!text) {
+    return TOOL_UNSUPPORTED;
   }
-  return TOOL_OK;
+  int failed = fputs(text, stdout) < 0;
+  failed |= fflush(stdout) != 0;
+  free(text);
+  return failed ? tool_usage_error("cannot write to stdout: %s", strerror(errno)) : TOOL_OK;
+}
+
+int tool_write_json(const cJSON *json, const char *option, const char *path) {
+  char *text = json_text(json);
+  if (!text) {
+    return TOOL_UNSUPPORTED;
+  }
+  output_file output;
+  file_error error;
+  int ok = output_create(path, &output, &error) &&
+           output_write(&output, text, strlen(text), &error) && output_flush(&output, &error) &&
+           output_commit(&output, &error);
+  output_abandon(&output);
+  free(text);
+  return ok ? TOOL_OK : tool_file_error(option, path, &error);
 }
 
 cJSON *tool_json_report(const char *command) {

@@ -33,13 +33,17 @@ int tool_file_error(const char *option, const char *path, const struct file_erro
  * TOOL_UNSUPPORTED for an instruction set or memory that is missing here, else TOOL_USAGE. */
 int tool_library_error(const char *context, splitkv_status status, const splitkv_error *error);
 
-/* Prints a JSON value (not released) and a newline to stdout, or to the file `path` where it is not
- * NULL. Returns TOOL_OK, or the status of the error line it printed. */
-int tool_print_json(const struct cJSON *json, const char *path);
+/* Can a file be put at an option's path? To be asked before long work whose result goes there;
+ * leaves what is there. Returns TOOL_OK, or the status of the error line it printed. */
+int tool_probe_output(const char *option, const char *path);
 
-/* Can `path` be written? To be asked before long work whose result goes there; leaves what the file
- * holds. Returns TOOL_OK, or the status of the error line it printed, which names the option. */
-int tool_check_writable(const char *option, const char *path);
+/* Prints a JSON value (not released) and a newline to stdout. Returns TOOL_OK, or the status of the
+ * error line it printed. */
+int tool_print_json(const struct cJSON *json);
+
+/* The same to the file of an option such as "--json-file", which is replaced whole or not at all.
+ */
+int tool_write_json(const struct cJSON *json, const char *option, const char *path);
 
 /* {"command": command, "version": ..., "cpu": ...}; the caller adds to it and deletes it. */
 struct cJSON *tool_json_report(const char *command);
