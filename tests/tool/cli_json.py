@@ -150,6 +150,40 @@ def check_bench(failures, tool):
     failures.check(empty["gb_per_s"] == 0 and empty["roof_ms"] == 0, "nothing to read, no roof")
 
 
+def check_stops(failures, tool):
+    """A case that cannot run does not take the results before it along."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, plot = os.path.join(folder, "r.json"), os.path.join(folder, "p.svg")
+        for command in ("check", "bench"):
+            more = ["--seconds", "0.001"] if command == "bench" else []
+            if command == "bench" and shutil.which("gnuplot"):
+                more += ["--plot", plot]
+            for second, status, word in (("kv=68719476736 ", 3, "memory"),
+                                         ("hq=7 hkv=2 ", 2, "hkv")):
+                arguments = [tool, command, "kv=10 ", second, "kv=11 ", "--json-file", path] + more
+                result = run_tool(arguments + ["--json"])
+                what = f"{command} that stops at {second!r}"
+                error = result.stderr.decode()
+                failures.check(result.returncode == status and error.count("\n") == 1,
+                               f"{what}: status {result.returncode}, {error!r}")
+                report = json.loads(result.stdout)
+                failures.check(len(report["cases"]) == report["passed"] == 1, f"{what}: one case")
+                failures.check(word in error and error == f"splitkv: {report.get('stopped')}\n",
+                               f"{what}: {report.get('stopped')!r} is the reason")
+                with open(path, encoding="utf-8") as file:
+                    failures.check(json.load(file) == report, f"{what}: the file has it, too")
+                if "--plot" in more:
+                    with open(plot, encoding="utf-8") as file:
+                        failures.check("kv=10" in file.read(), f"{what}: the plot has it, too")
+                    os.unlink(plot)
+                os.unlink(path)
+                text = run_tool(arguments).stdout.decode()
+                failures.check("1 passed, 0 failed, stopped after 1 of 3 cases" in text,
+                               f"{what}: people see that, too: {text!r}")
+    report = tool_json(failures, tool, "check", "kv=10")
+    failures.check("stopped" not in report, "a report of all cases did not stop")
+
+
 def check_suites(failures, tool):
     """How many cases there are; the shapes are made tiny, which keeps their number."""
     tiny = ("b=1", "kv=40", "page=8")
@@ -186,6 +220,7 @@ def main():
     check_plan(failures, tool)
     check_check(failures, tool)
     check_bench(failures, tool)
+    check_stops(failures, tool)
     check_suites(failures, tool)
     check_threads_and_kernels(failures, tool)
     return failures.finish(150)

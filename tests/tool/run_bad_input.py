@@ -458,6 +458,26 @@ def check_placement(bench):
     check_same_bits(bench, arguments)
 
 
+def check_names(bench):
+    """File names are bytes; what is not UTF-8 in them must not make the JSON something else."""
+    arguments = bench.arguments(bench.files, drop=("out", "lse"))
+    for name, shown in ((b"a\xff.npy", "a\ufffd.npy"), (b"\xc3\xa4\xf0\x9f\x98\x80.npy", "\u00e4\U0001f600.npy"),
+                        (b"\xc0\x80.npy", "\ufffd\ufffd.npy"), (b"\xed\xa0\x80.npy", "\ufffd" * 3 + ".npy"),
+                        (b"\xe2\x82.npy", "\ufffd" * 2 + ".npy"), (b"\xf4\x90\x80\x80", "\ufffd" * 4),
+                        (b"x\xc3", "x\ufffd"), (b"\xe2\x82\xac\"", "\u20ac\"")):
+        path = os.path.join(bench.folder.encode(), name)
+        result = subprocess.run([os.fsencode(a) for a in [bench.tool, "run"] + arguments] +
+                                [b"--json", b"--out", path], stdout=subprocess.PIPE)
+        try:
+            report = json.loads(result.stdout.decode("utf-8"))
+        except ValueError as error:
+            report = {"out": f"{error}"}
+        bench.failures.check(result.returncode == 0 and report["out"] == bench.path(shown),
+                             f"a file named {name!r} in JSON: {report['out']!a}")
+        bench.failures.check(os.path.exists(path), f"a file named {name!r} is not there")
+        os.unlink(path)
+
+
 def check_same_bits(bench, arguments):
     """The same tensors from .npy and safetensors, mapped or from a pipe: the same bits."""
     outputs = [bench.path(name) for name in ("a.npy", "b.npy")]
@@ -552,7 +572,7 @@ def main():
         bench.accepted("the good files", bench.arguments(bench.files))
         for check in (check_npy_truncated, check_npy_headers, check_shapes, check_values,
                       check_offsets, check_safetensors, check_options, check_files,
-                      check_placement, check_streams):
+                      check_placement, check_names, check_streams):
             check(bench)
     return failures.finish(400)
 

@@ -249,6 +249,17 @@ static void check_suites(void) {
   }
 }
 
+/* A check that failed is not hidden by a later case that cannot run. */
+static void check_exit_status(void) {
+  now = "exit status";
+  CHECK(tool_exit_status(0, TOOL_OK) == TOOL_OK);
+  CHECK(tool_exit_status(0, TOOL_USAGE) == TOOL_USAGE);
+  CHECK(tool_exit_status(0, TOOL_UNSUPPORTED) == TOOL_UNSUPPORTED);
+  CHECK(tool_exit_status(2, TOOL_OK) == TOOL_FAILED);
+  CHECK(tool_exit_status(1, TOOL_USAGE) == TOOL_FAILED);
+  CHECK(tool_exit_status(1, TOOL_UNSUPPORTED) == TOOL_FAILED);
+}
+
 int main(void) {
   static const char *const data[] = {
       "kv=5,0,17,32 hq=4 hkv=2 d=8 page=4",
@@ -270,6 +281,7 @@ int main(void) {
     check_verdict(runs[i]);
   }
   check_suites();
+  check_exit_status();
   printf("%d of %d checks passed\n", n_checks - n_failed, n_checks);
   return n_failed > 0 || n_checks < 2000;
 }

@@ -212,10 +212,10 @@ static const char *short_name(const char *name) {
 }
 
 /* "kernel set avx512, 2 threads" where that is so of all cases, else "". */
-static void common_setting(const selection *chosen, const outcome *outcomes, char *text,
-                           size_t capacity) {
+static void common_setting(const selection *chosen, const outcome *outcomes, size_t n_done,
+                           char *text, size_t capacity) {
   text[0] = '\0';
-  for (size_t i = 1; i < chosen->n_cases; i++) {
+  for (size_t i = 1; i < n_done; i++) {
     if (outcomes[i].kernel_set != outcomes[0].kernel_set ||
         chosen->cases[i].spec.threads != chosen->cases[0].spec.threads) {
       return;
@@ -225,29 +225,30 @@ static void common_setting(const selection *chosen, const outcome *outcomes, cha
            (long long)chosen->cases[0].spec.threads);
 }
 
-static int draw_plot(const selection *chosen, const outcome *outcomes, const char *path) {
-  plot_bar *bars = calloc(chosen->n_cases + 1, sizeof *bars);
+static int draw_plot(const selection *chosen, const outcome *outcomes, size_t n_done,
+                     const char *path) {
+  plot_bar *bars = calloc(n_done + 1, sizeof *bars);
   if (!bars) {
     return tool_unsupported("--plot: out of memory");
   }
-  for (size_t i = 0; i < chosen->n_cases; i++) {
+  for (size_t i = 0; i < n_done; i++) {
     bars[i] = (plot_bar){.name = short_name(chosen->cases[i].name),
                          .roof_fraction = outcomes[i].roof_fraction,
                          .time = outcomes[i].result.time,
                          .is_compute_bound = strcmp(bound_by(&outcomes[i]), "compute") == 0};
   }
   char setting[64], title[256];
-  common_setting(chosen, outcomes, setting, sizeof setting);
+  common_setting(chosen, outcomes, n_done, setting, sizeof setting);
   snprintf(title, sizeof title, "splitkv %s on %.100s%s", splitkv_version(), machine_cpu_name(),
            setting);
-  int status = plot_bars(path, title, bars, chosen->n_cases);
+  int status = plot_bars(path, title, bars, n_done);
   free(bars);
   return status;
 }
 
-static void print_footer(const cJSON *list, int n_failed, int n_noisy, double seconds) {
-  int n = cJSON_GetArraySize(list);
-  printf("%d passed, %d failed in %.1f s", n - n_failed, n_failed, seconds);
+static void print_footer(const selection *chosen, int n_done, int n_failed, int n_noisy,
+                         double seconds) {
+  selection_print_footer(chosen, n_done, n_failed, seconds);
   if (n_noisy > 0) {
     printf("; %d noisy: the machine did other work, times are upper bounds", n_noisy);
   }
@@ -256,25 +257,25 @@ static void print_footer(const cJSON *list, int n_failed, int n_noisy, double se
 
 /* ── the command ────────────────────────────────────────────────────────────────────────────── */
 
+/* Returns `status`, or that of the first output that could not be written. */
 static int write_report(const cJSON *report, const selection *chosen, const outcome *outcomes,
-                        const bench_options *options) {
-  int status = options->is_json ? tool_print_json(report) : TOOL_OK;
-  if (status == TOOL_OK && options->json_path) {
-    status = tool_write_json(report, "--json-file", options->json_path);
-  }
-  if (status == TOOL_OK && options->plot_path) {
-    status = draw_plot(chosen, outcomes, options->plot_path);
-  }
-  return status;
+                        size_t n_done, const bench_options *options, int status) {
+  int printed = options->is_json ? tool_print_json(report) : TOOL_OK;
+  int written =
+      options->json_path ? tool_write_json(report, "--json-file", options->json_path) : TOOL_OK;
+  int drawn =
+      options->plot_path ? draw_plot(chosen, outcomes, n_done, options->plot_path) : TOOL_OK;
+  return status ? status : printed ? printed : written ? written : drawn;
 }
 
+/* What was done before a stop is reported, too: it took its time, and may have failed. */
 static int bench_all(const selection *chosen, const bench_options *options, outcome *outcomes) {
   table_column columns[N_COLUMNS];
   memcpy(columns, fixed_columns, sizeof columns);
   columns[0].width = selection_name_width(chosen);
   cJSON *report = tool_json_report("bench");
   cJSON *list = cJSON_AddArrayToObject(report, "cases");
-  int n_failed = 0, n_noisy = 0, status = TOOL_OK;
+  int n_failed = 0, n_noisy = 0, n_done = 0, status = TOOL_OK;
   double start = machine_seconds();
   for (size_t i = 0; i < chosen->n_cases && status == TOOL_OK; i++) {
     const selected_case *entry = &chosen->cases[i];
@@ -284,6 +285,7 @@ static int bench_all(const selection *chosen, const bench_options *options, outc
     if (status) {
       break;
     }
+    n_done++;
     n_failed += !outcomes[i].verdict.pass;
     n_noisy += outcomes[i].result.is_noisy;
     add_json_case(list, entry, &outcomes[i]);
@@ -294,14 +296,15 @@ static int bench_all(const selection *chosen, const bench_options *options, outc
       print_case(columns, entry, &outcomes[i]);
     }
   }
-  cJSON_AddNumberToObject(report, "passed", cJSON_GetArraySize(list) - n_failed);
-  cJSON_AddNumberToObject(report, "failed", n_failed);
-  if (status == TOOL_OK && !options->is_json) {
-    print_footer(list, n_failed, n_noisy, machine_seconds() - start);
+  selection_report(report, n_done, n_failed, status);
+  if (status == TOOL_OK || n_done > 0) {
+    if (!options->is_json) {
+      print_footer(chosen, n_done, n_failed, n_noisy, machine_seconds() - start);
+    }
+    status = write_report(report, chosen, outcomes, (size_t)n_done, options, status);
   }
-  status = status ? status : write_report(report, chosen, outcomes, options);
   cJSON_Delete(report);
-  return status ? status : n_failed ? TOOL_FAILED : TOOL_OK;
+  return tool_exit_status(n_failed, status);
 }
 
 /* Before the long work: what comes of it can be written. */

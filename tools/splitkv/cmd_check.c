@@ -151,35 +151,41 @@ static int check_case(const selected_case *entry, cJSON *list, const table_colum
   return status;
 }
 
+/* Returns `status`, or that of the first output that could not be written. */
+static int write_report(const cJSON *report, const check_options *options, int status) {
+  int printed = options->is_json ? tool_print_json(report) : TOOL_OK;
+  int written =
+      options->json_path ? tool_write_json(report, "--json-file", options->json_path) : TOOL_OK;
+  return status ? status : printed ? printed : written;
+}
+
+/* What was done before a stop is reported, too: it took its time, and may have failed. */
 static int check_all(const selection *chosen, const check_options *options) {
   table_column columns[N_COLUMNS];
   memcpy(columns, fixed_columns, sizeof columns);
   columns[0].width = selection_name_width(chosen);
   cJSON *report = tool_json_report("check");
   cJSON *list = cJSON_AddArrayToObject(report, "cases");
-  int n_failed = 0, status = TOOL_OK;
+  int n_failed = 0, n_done = 0, status = TOOL_OK;
   double start = machine_seconds();
   for (size_t i = 0; i < chosen->n_cases && status == TOOL_OK; i++) {
     int has_failed = 0;
     progress_show(i + 1, chosen->n_cases, chosen->cases[i].name, "checking");
     status = check_case(&chosen->cases[i], list, options->is_json ? NULL : columns, &has_failed);
     n_failed += has_failed;
+    n_done += status == TOOL_OK;
   }
   progress_clear();
-  int n_passed = cJSON_GetArraySize(list) - n_failed;
-  cJSON_AddNumberToObject(report, "passed", n_passed);
-  cJSON_AddNumberToObject(report, "failed", n_failed);
-  if (status == TOOL_OK && !options->is_json) {
-    printf("%d passed, %d failed in %.1f s\n", n_passed, n_failed, machine_seconds() - start);
-  }
-  if (status == TOOL_OK && options->is_json) {
-    status = tool_print_json(report);
-  }
-  if (status == TOOL_OK && options->json_path) {
-    status = tool_write_json(report, "--json-file", options->json_path);
+  selection_report(report, n_done, n_failed, status);
+  if (status == TOOL_OK || n_done > 0) {
+    if (!options->is_json) {
+      selection_print_footer(chosen, n_done, n_failed, machine_seconds() - start);
+      putchar('\n');
+    }
+    status = write_report(report, options, status);
   }
   cJSON_Delete(report);
-  return status ? status : n_failed ? TOOL_FAILED : TOOL_OK;
+  return tool_exit_status(n_failed, status);
 }
 
 int cmd_check(int argc, char **argv) {

@@ -5,6 +5,8 @@
 #include "suites.h"
 #include "tool.h"
 
+#include <cjson/cJSON.h>
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -138,6 +140,22 @@ int selection_finish(selection *chosen, unsigned uses) {
     status = add_case(chosen, NULL, NULL, "");
   }
   return status;
+}
+
+void selection_print_footer(const selection *chosen, int n_done, int n_failed, double seconds) {
+  printf("%d passed, %d failed", n_done - n_failed, n_failed);
+  if ((size_t)n_done < chosen->n_cases) {
+    printf(", stopped after %d of %zu cases", n_done, chosen->n_cases);
+  }
+  printf(" in %.1f s", seconds);
+}
+
+void selection_report(cJSON *report, int n_done, int n_failed, int status) {
+  cJSON_AddNumberToObject(report, "passed", n_done - n_failed);
+  cJSON_AddNumberToObject(report, "failed", n_failed);
+  if (status) {
+    cJSON_AddStringToObject(report, "stopped", tool_last_error());
+  }
 }
 
 int selection_name_width(const selection *chosen) {

@@ -12,6 +12,8 @@
 
 #include <stddef.h>
 
+struct cJSON;
+
 typedef struct selected_case {
   char *name;        /* "pr683/b1_h16_kv8_s2048", or the words that were given */
   char *problem;     /* all words: enough to repeat the case */
@@ -38,6 +40,13 @@ int selection_add_suite(selection *chosen, const char *name);
 /* Makes the cases. `uses` are the suite cases wanted (suites.h). Nothing named: one case with the
  * defaults. */
 int selection_finish(selection *chosen, unsigned uses);
+
+/* "3 passed, 1 failed, stopped after 4 of 9 cases in 1.5 s", without a newline. */
+void selection_print_footer(const selection *chosen, int n_done, int n_failed, double seconds);
+
+/* Adds to a report of cases how many passed and failed, and, where the status is not TOOL_OK, why
+ * the command stopped: the last error line. */
+void selection_report(struct cJSON *report, int n_done, int n_failed, int status);
 
 /* Length of the longest name among the cases. */
 int selection_name_width(const selection *chosen);

@@ -12,19 +12,29 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* For the reports, which say why a command stopped. Errors are printed by the main thread alone. */
+static char last_error[1024];
+
 /* Prints one line whatever the input holds: a line break in an argument would make it two. */
 static void print_line(const char *format, va_list arguments) {
-  char line[1024];
-  int length = vsnprintf(line, sizeof line, format, arguments);
+  int length = vsnprintf(last_error, sizeof last_error, format, arguments);
   if (length < 0) {
     return;
   }
-  for (char *c = line; *c; c++) {
+  for (char *c = last_error; *c; c++) {
     if ((unsigned char)*c < 0x20 || *c == 0x7f) {
       *c = '?';
     }
   }
-  fprintf(stderr, "splitkv: %s%s\n", line, (size_t)length >= sizeof line ? "..." : "");
+  fprintf(stderr, "splitkv: %s%s\n", last_error, (size_t)length >= sizeof last_error ? "..." : "");
+}
+
+const char *tool_last_error(void) {
+  return last_error;
+}
+
+int tool_exit_status(int n_failed, int status) {
+  return n_failed > 0 ? TOOL_FAILED : status;
 }
 
 int tool_usage_error(const char *format, ...) {
@@ -65,19 +75,61 @@ int tool_library_error(const char *context, splitkv_status status, const splitkv
                          : tool_usage_error("%s%s%s", context, separator, text);
 }
 
+/* Bytes of the UTF-8 character at `text`; 0 where none begins there (RFC 3629). */
+static size_t utf8_size(const unsigned char *text) {
+  static const struct {
+    unsigned char first, last;     /* range of the first byte */
+    unsigned char lowest, highest; /* and of the second */
+    size_t size;
+  } forms[] = {{0xc2, 0xdf, 0x80, 0xbf, 2}, {0xe0, 0xe0, 0xa0, 0xbf, 3},
+               {0xe1, 0xec, 0x80, 0xbf, 3}, {0xed, 0xed, 0x80, 0x9f, 3},
+               {0xee, 0xef, 0x80, 0xbf, 3}, {0xf0, 0xf0, 0x90, 0xbf, 4},
+               {0xf1, 0xf3, 0x80, 0xbf, 4}, {0xf4, 0xf4, 0x80, 0x8f, 4}};
+  if (text[0] < 0x80) {
+    return 1;
+  }
+  for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
+    if (text[0] < forms[i].first || text[0] > forms[i].last) {
+      continue;
+    }
+    size_t n = text[1] >= forms[i].lowest && text[1] <= forms[i].highest ? 2 : 0;
+    while (n > 0 && n < forms[i].size) {
+      n = (text[n] & 0xc0u) == 0x80 ? n + 1 : 0;
+    }
+    return n;
+  }
+  return 0;
+}
+
+/* A copy in which U+FFFD stands for each byte that is not UTF-8: file names may hold any bytes, and
+ * JSON may not. One more byte than the text is there to be written. NULL where memory is short. */
+static char *utf8_copy(const char *text) {
+  static const char replacement[] = "\xef\xbf\xbd";
+  char *copy = malloc(3 * strlen(text) + 2);
+  char *end = copy;
+  for (const char *c = text; copy && *c;) {
+    size_t n = utf8_size((const unsigned char *)c);
+    memcpy(end, n > 0 ? c : replacement, n > 0 ? n : 3);
+    end += n > 0 ? n : 3;
+    c += n > 0 ? n : 1;
+  }
+  if (copy) {
+    *end = '\0';
+  }
+  return copy;
+}
+
 /* The text of a JSON value and a newline; NULL, with an error line printed, where memory is short.
  * To be freed. */
 static char *json_text(const cJSON *json) {
   char *text = cJSON_Print(json);
-  size_t length = text ? strlen(text) : 0;
-  char *line = text ? malloc(length + 2) : NULL;
+  char *line = text ? utf8_copy(text) : NULL; /* cJSON hands bytes above 127 on as they are */
+  free(text);
   if (line) {
-    memcpy(line, text, length);
-    memcpy(line + length, "\n", 2);
+    strcat(line, "\n");
   } else {
     tool_unsupported("out of memory while writing JSON");
   }
-  free(text);
   return line;
 }
 

@@ -45,6 +45,13 @@ int tool_print_json(const struct cJSON *json);
  */
 int tool_write_json(const struct cJSON *json, const char *option, const char *path);
 
+/* The last error line without "splitkv: "; "" where there was none. */
+const char *tool_last_error(void);
+
+/* The exit status of a command that ran cases: a check that failed goes before the reason why the
+ * command stopped. */
+int tool_exit_status(int n_failed, int status);
+
 /* {"command": command, "version": ..., "cpu": ...}; the caller adds to it and deletes it. */
 struct cJSON *tool_json_report(const char *command);
 
