@@ -54,6 +54,12 @@ BAD_PROBLEMS = (
     ("scale=nan", ("scale=nan", "finite")),
     ("scale=inf", ("scale=inf", "finite")),
     ("scale=1e", ("scale=1e", "finite")),
+    ("scale=1e39", ("scale=1e39", "32-bit float")),
+    ("scale=1e-50", ("scale=1e-50", "32-bit float")),
+    ("hq=2147483648", ("hq=2147483648", "1 .. 2147483647")),
+    ("hkv=2147483648", ("hkv=2147483648", "1 .. 2147483647")),
+    ("", ("''", "without a word")),
+    (" \t", ("without a word",)),
     ("threads=0", ("threads=0", "65535")),
     ("threads=65536", ("threads=65536", "65535")),
     ("isa=sse", ("isa=sse", "avx2")),
@@ -85,7 +91,17 @@ BAD_LINES = (
     (["check", "--suite", "ragged", "b=8"], ("ragged/", "b=8")),
     (["bench", "--seconds", "0", "kv=5"], ("--seconds", "above 0")),
     (["bench", "--seconds", "abc", "kv=5"], ("--seconds", "abc")),
-    (["check", "--json-file", "/nonexistent/x.json", "b=0"], ("/nonexistent/x.json",)),
+    (["check", "--json-file", "/nonexistent/x.json", "b=0"],
+     ("--json-file /nonexistent/x.json",)),
+    (["check", "--json-file", "", "b=0"], ("--json-file: the file name is empty",)),
+    (["bench", "--json-file=", "b=0"], ("--json-file: the file name is empty",)),
+    (["check", "b=0", "--json-file", "a", "--json-file", "b"], ("--json-file", "twice")),
+    (["bench", "b=0", "--plot=a", "--plot", "b"], ("--plot", "twice")),
+    (["bench", "b=0", "--seconds", "1", "--seconds", "2"], ("--seconds", "twice")),
+    (["check", "--suite", "odd", "--suite", "odd"], ("--suite odd", "twice")),
+    (["check", "kv=5", "kv=7"], ("kv=7", "twice", "blank", "'kv=... '")),
+    (["check", "kv=5", "kv=x"], ("kv=x", "length")),
+    (["check", "b=1 kv=1", ""], ("''", "without a word")),
 )
 
 
@@ -122,8 +138,12 @@ def check_help(failures, tool):
         page = run_tool([tool, "help", command]).stdout.decode()
         for word in WORDS:
             failures.check(word in page, f"help {command} explains {word}")
-    nothing = run_tool([tool])
-    failures.check(nothing.returncode == 2 and b"usage:" in nothing.stderr, "no command: usage, 2")
+    check_error(failures, tool, [], 2, ("try 'splitkv help'",))
+    for command, options in (("check", ("--json-file",)),
+                             ("bench", ("--json-file", "--plot", "--warm", "--seconds"))):
+        usage = run_tool([tool, "help", command]).stdout.decode().split("\n\n")[0]
+        for option in ("--json", "--suite", *options):
+            failures.check(f"{option}" in usage, f"the usage line of {command} names {option}")
     version = run_tool([tool, "--version"])
     failures.check(version.returncode == 0 and version.stdout.startswith(b"splitkv "), "--version")
 
@@ -146,6 +166,8 @@ def check_without_gnuplot(failures, tool):
                     ("--plot", "gnuplot", "install"), {"PATH": folder})
         failures.check(not os.path.exists(os.path.join(folder, "x.svg")), "no plot is left behind")
     if shutil.which("gnuplot"):  # else the plot is refused before its file is looked at
+        check_error(failures, tool, ["bench", "--plot", "", "kv=5"], 2,
+                    ("--plot: the file name is empty",))
         check_error(failures, tool, ["bench", "--plot", "/nonexistent/x.svg", "kv=5"], 2,
                     ("--plot", "/nonexistent/x.svg"))
 

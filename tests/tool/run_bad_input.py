@@ -373,6 +373,7 @@ def check_options(bench):
     bench.refused("no --out", bench.arguments(bench.files, drop=("out",)), "--out")
     bench.refused("no options", [], "--out")
     for extra, *words in (
+            (["--json=1"], "--json: takes no value"), (["--bf16=yes"], "--bf16: takes no value"),
             (["--scal", "1"], "--scal", "--scale"), (["stray"], "stray"), (["--scale"], "--scale"),
             (["--scale", "1", "--scale", "1"], "--scale", "twice"), (["--scale", "x"], "--scale x"),
             (["--scale", "nan"], "nan"), (["--scale", "inf"], "inf"), (["--scale", "0"], "--scale 0"),

@@ -127,6 +127,8 @@ static int parse_value_option(int argc, char **argv, int *index, run_options *op
   memcpy(name, argument, n);
   name[n] = 0;
   const char **place = value_place(options, name);
+  const bool is_flag = strcmp(name, "--json") == 0 || strcmp(name, "--bf16") == 0;
+  if (is_flag) return tool_usage_error("%s: takes no value", name);
   if (place == NULL) return unknown_option(name);
   if (*place != NULL) return tool_usage_error("%s: is given twice", name);
   *place = equals != NULL ? equals + 1 : tool_option_value(argc, argv, index);

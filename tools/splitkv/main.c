@@ -22,9 +22,11 @@ static const command commands[] = {
      0},
     {"plan", cmd_plan, "[--json] PROBLEM",
      "how a problem would run and the scratch memory it takes", cmd_plan_help, 1},
-    {"check", cmd_check, "[--json] [PROBLEM... | --suite NAME...] [WORD...]",
+    {"check", cmd_check, "[--json] [--json-file FILE] [PROBLEM... | --suite NAME...] [WORD...]",
      "run and compare with a double-precision oracle", cmd_check_help, 1},
-    {"bench", cmd_bench, "[--json] [--plot FILE.svg] [PROBLEM... | --suite NAME...] [WORD...]",
+    {"bench", cmd_bench,
+     "[--json] [--json-file FILE] [--plot FILE.svg] [--warm] [--seconds S]\n"
+     "                     [PROBLEM... | --suite NAME...] [WORD...]",
      "time, bandwidth, fraction of the machine's roof, and error", cmd_bench_help, 1},
     {"run", cmd_run,
      "--q FILE --k FILE --v FILE --table FILE --kv-lens FILE --out FILE [OPTION...]",
@@ -50,13 +52,13 @@ static const command *find_command(const char *name) {
   return NULL;
 }
 
-static void print_overview(FILE *file) {
-  fprintf(file, "splitkv %s: paged decode attention on the CPU\n\n", splitkv_version());
-  fprintf(file, "usage: splitkv COMMAND [ARGUMENT...]\n\n");
+static void print_overview(void) {
+  printf("splitkv %s: paged decode attention on the CPU\n\n", splitkv_version());
+  printf("usage: splitkv COMMAND [ARGUMENT...]\n\n");
   for (int i = 0; i < N_COMMANDS; i++) {
-    fprintf(file, "  %-14s  %s\n", commands[i].name, commands[i].summary);
+    printf("  %-14s  %s\n", commands[i].name, commands[i].summary);
   }
-  fputs(overview_tail, file);
+  fputs(overview_tail, stdout);
 }
 
 static int unknown_command(const char *name) {
@@ -91,7 +93,7 @@ static int help(int argc, char **argv) {
   if (argc == 1) {
     return tool_print_help(argv[0]);
   }
-  print_overview(stdout);
+  print_overview();
   return TOOL_OK;
 }
 
@@ -104,8 +106,7 @@ static int finish(int status) {
 
 int main(int argc, char **argv) {
   if (argc < 2) {
-    print_overview(stderr);
-    return TOOL_USAGE;
+    return tool_usage_error("needs a command: try 'splitkv help'");
   }
   const char *name = argv[1];
   if (strcmp(name, "--version") == 0) {

@@ -62,6 +62,7 @@ static int store_value(const option_rule *rule, const char *value, selection *ch
 int options_parse(int argc, char **argv, const option_rule *rules, size_t n_rules,
                   selection *chosen) {
   int status = TOOL_OK;
+  unsigned given = 0; /* a bit for each rule */
   for (int i = 0; i < argc && status == TOOL_OK; i++) {
     const char *argument = argv[i];
     if (argument[0] != '-') {
@@ -73,6 +74,11 @@ int options_parse(int argc, char **argv, const option_rule *rules, size_t n_rule
     if (!rule) {
       return unknown_option(argument, rules, n_rules);
     }
+    unsigned bit = 1u << (rule - rules);
+    if (given & bit && (rule->kind == OPTION_TEXT || rule->kind == OPTION_SECONDS)) {
+      return tool_usage_error("%s: is given twice", rule->name);
+    }
+    given |= bit;
     if (rule->kind == OPTION_FLAG && !equals) {
       *(int *)rule->target = 1;
       continue;

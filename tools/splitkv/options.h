@@ -19,7 +19,8 @@ typedef struct option_rule {
   void *target;
 } option_rule;
 
-/* Reads "--name", "--name value" and "--name=value"; all other arguments go to the selection.
+/* Reads "--name", "--name value" and "--name=value", an option that has a value once (suites
+ * apart); all other arguments go to the selection.
  * Returns TOOL_OK, or the status of the error line it printed. */
 int options_parse(int argc, char **argv, const option_rule *rules, size_t n_rules,
                   selection *chosen);

@@ -5,6 +5,7 @@
 
 #include <assert.h>
 #include <ctype.h>
+#include <float.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -73,7 +74,8 @@ typedef struct word {
 /* Largest values: a batch whose lengths fit in memory, and totals that fit in 64 bits. */
 #define MAX_REQUESTS ((int64_t)1 << 24)
 #define MAX_KV_LEN ((int64_t)1 << 36)
-#define MAX_COUNT ((int64_t)1 << 31)
+#define MAX_HEADS ((int64_t)INT32_MAX) /* the library's */
+#define MAX_PAGE_TOKENS ((int64_t)1 << 31)
 #define MAX_SEED (((int64_t)1 << 53) - 1) /* JSON numbers are doubles */
 
 #define NUMBER(name, low, high)                                                                    \
@@ -109,11 +111,11 @@ enum {
 
 static const word words[N_WORDS] = {
     [W_B] = NUMBER(b, 0, MAX_REQUESTS),
-    [W_HQ] = NUMBER(hq, 1, MAX_COUNT),
-    [W_HKV] = NUMBER(hkv, 1, MAX_COUNT),
+    [W_HQ] = NUMBER(hq, 1, MAX_HEADS),
+    [W_HKV] = NUMBER(hkv, 1, MAX_HEADS),
     [W_D] = NUMBER(d, 1, SPLITKV_MAX_HEAD_DIM),
     [W_DV] = NUMBER(dv, 1, SPLITKV_MAX_HEAD_DIM),
-    [W_PAGE] = NUMBER(page, 1, MAX_COUNT),
+    [W_PAGE] = NUMBER(page, 1, MAX_PAGE_TOKENS),
     [W_KV] = {"kv", WORD_KV, 0, 0, MAX_KV_LEN, NULL},
     [W_DTYPE] = CHOICE(dtype, dtype_choices),
     [W_DTYPE_Q] = CHOICE(dtype_q, dtype_choices),
@@ -346,9 +348,10 @@ static int parse_split(problem_spec *spec, const word *rule, const char *text, t
 static int parse_scale(problem_spec *spec, const char *text, text_error *error) {
   char *end = NULL;
   double scale = isspace((unsigned char)*text) ? 0 : strtod(text, &end);
-  float narrow = fabs(scale) <= 3.4e38 ? (float)scale : 0;
+  float narrow = fabs(scale) <= FLT_MAX ? (float)scale : 0;
   if (!end || end == text || *end || !isfinite(scale) || narrow == 0) {
-    return fail(error, "scale=%.40s: must be a finite number other than 0", text);
+    return fail(error, "scale=%.40s: must be a number that is finite and not 0 as a 32-bit float",
+                text);
   }
   spec->scale = (double)narrow;
   return 0;

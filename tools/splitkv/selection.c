@@ -44,11 +44,27 @@ static int push(const char ***list, size_t *n, const char *text) {
 }
 
 int selection_add_argument(selection *chosen, const char *argument) {
-  if (strpbrk(argument, " \t\r\n")) {
+  static const char blanks[] = " \t\r\n";
+  if (!argument[strspn(argument, blanks)]) {
+    return tool_usage_error("'%.60s': is a problem without a word; 'splitkv help plan' lists the "
+                            "words",
+                            argument);
+  }
+  if (strpbrk(argument, blanks)) {
     return push(&chosen->problems, &chosen->n_problems, argument);
   }
   text_error error;
-  if (problem_spec_parse(&chosen->words, argument, &error)) {
+  problem_spec one;
+  problem_spec_init(&one);
+  int is_bad = problem_spec_parse(&one, argument, &error);
+  const char *common = is_bad ? NULL : problem_spec_common_word(&one, &chosen->words);
+  problem_spec_free(&one);
+  if (common) {
+    return tool_usage_error("%.60s: '%s' is given twice (a problem that is a single word needs a "
+                            "blank: '%s=... ')",
+                            argument, common, common);
+  }
+  if (is_bad || problem_spec_parse(&chosen->words, argument, &error)) {
     return tool_usage_error("%s", error.message);
   }
   chosen->n_words++;
@@ -56,6 +72,11 @@ int selection_add_argument(selection *chosen, const char *argument) {
 }
 
 int selection_add_suite(selection *chosen, const char *name) {
+  for (size_t i = 0; i < chosen->n_suites; i++) {
+    if (strcmp(chosen->suites[i], name) == 0) {
+      return tool_usage_error("--suite %s: is given twice", name);
+    }
+  }
   if (suite_find(name)) {
     return push(&chosen->suites, &chosen->n_suites, name);
   }

@@ -54,8 +54,9 @@ int tool_unsupported(const char *format, ...) {
 }
 
 int tool_file_error(const char *option, const char *path, const file_error *error) {
-  return error->is_memory ? tool_unsupported("%s %s: %s", option, path, error->message)
-                          : tool_usage_error("%s %s: %s", option, path, error->message);
+  const char *blank = *path ? " " : "";
+  return error->is_memory ? tool_unsupported("%s%s%s: %s", option, blank, path, error->message)
+                          : tool_usage_error("%s%s%s: %s", option, blank, path, error->message);
 }
 
 int tool_probe_output(const char *option, const char *path) {
