@@ -459,6 +459,23 @@ def check_placement(bench):
     check_same_bits(bench, arguments)
 
 
+def check_json(bench):
+    """The manual page has every key of the JSON object."""
+    arguments = bench.arguments(bench.files)
+    result = bench.accepted("--json", arguments + ["--json"])
+    report = json.loads(result.stdout)
+    page = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "docs",
+                        "splitkv.1.md")
+    with open(page, encoding="utf-8") as file:
+        row = [line for line in file if line.startswith("| `run` | ")][0]
+    told = {word for i, word in enumerate(row.split("`")) if i % 2 == 1} - {"run"}
+    keys = set(report) - {"command", "version", "cpu"}
+    bench.failures.check(keys == told, f"the manual page's keys of run: {sorted(keys ^ told)}")
+    bench.failures.check(report["shape"] == [B, HQ, D] and report["dtype_q"] == "f32" and
+                         report["lse"] == bench.lse and report["time_ms"] >= 0,
+                         f"the JSON of run: {report}")
+
+
 def check_names(bench):
     """File names are bytes; what is not UTF-8 in them must not make the JSON something else."""
     arguments = bench.arguments(bench.files, drop=("out", "lse"))
@@ -573,7 +590,7 @@ def main():
         bench.accepted("the good files", bench.arguments(bench.files))
         for check in (check_npy_truncated, check_npy_headers, check_shapes, check_values,
                       check_offsets, check_safetensors, check_options, check_files,
-                      check_placement, check_names, check_streams):
+                      check_placement, check_json, check_names, check_streams):
             check(bench)
     return failures.finish(400)
 

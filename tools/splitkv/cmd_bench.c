@@ -37,7 +37,7 @@ const char cmd_bench_help[] =
     "A measurement with a spread above 25% or with threads that ran less than 90% of\n"
     "the time is taken again, and called noisy if that does not help.\n"
     "\n"
-    "  --suite NAME      pr683, ragged, odd or long; may be repeated\n"
+    "  --suite NAME      pr683, ragged, odd or long; several may be named\n"
     "  --warm            all runs read the same KV cache\n"
     "  --seconds S       time to spend on one measurement, 0.5 where left out\n"
     "  --plot FILE.svg   bars of 'of roof', drawn by gnuplot\n"
