@@ -22,14 +22,17 @@ static const command commands[] = {
      0},
     {"plan", cmd_plan, "[--json] PROBLEM",
      "how a problem would run and the scratch memory it takes", cmd_plan_help, 1},
-    {"check", cmd_check, "[--json] [--json-file FILE] [PROBLEM... | --suite NAME...] [WORD...]",
+    {"check", cmd_check,
+     "[--json] [--json-file FILE]\n"
+     "                     [PROBLEM... | --suite NAME...] [WORD...]",
      "run and compare with a double-precision oracle", cmd_check_help, 1},
     {"bench", cmd_bench,
-     "[--json] [--json-file FILE] [--plot FILE.svg] [--warm] [--seconds S]\n"
-     "                     [PROBLEM... | --suite NAME...] [WORD...]",
+     "[--json] [--json-file FILE] [--plot FILE.svg]\n"
+     "                     [--warm] [--seconds S] [PROBLEM... | --suite NAME...] [WORD...]",
      "time, bandwidth, fraction of the machine's roof, and error", cmd_bench_help, 1},
     {"run", cmd_run,
-     "--q FILE --k FILE --v FILE --table FILE --kv-lens FILE --out FILE [OPTION...]",
+     "--q FILE --k FILE --v FILE --table FILE\n"
+     "                   --kv-lens FILE --out FILE [OPTION...]",
      "attention on your own tensors", cmd_run_help, 0},
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
