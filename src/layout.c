@@ -16,7 +16,9 @@ static bool take(unsigned char *base, int64_t *offset, int64_t n, size_t element
   return spl_mul_add(n, (int64_t)element, offset);
 }
 
-/* The one description of a task's scratch. Doubles first, so that each array is aligned. */
+/* The one description of a task's scratch. Rows first: they are multiples of 64 bytes, so that from
+ * an aligned base each vector lies in one line. All sizes are multiples of 8, so that tasks can
+ * follow one another without a gap. */
 static bool place_scratch(const spl_shape *shape, int64_t max_piece_tokens, unsigned char *base,
                           spl_group *g, int64_t *bytes) {
   *bytes = 0;
@@ -30,14 +32,14 @@ static bool place_scratch(const spl_shape *shape, int64_t max_piece_tokens, unsi
   }
   /* The last tile may be a partial one: what counts is that there is a tile that folds. */
   const int64_t folds = max_piece_tokens > (int64_t)(SPL_FOLD_TILES - 1) * SPL_TILE_TOKENS;
-  void *weight, *q_rows, *acc_rows, *hi, *lo, *score_rows, *max;
-  if (!take(base, bytes, heads, sizeof(double), &weight) ||
-      !take(base, bytes, q, sizeof(float), &q_rows) ||
+  void *q_rows, *acc_rows, *hi, *lo, *score_rows, *weight, *max;
+  if (!take(base, bytes, q, sizeof(float), &q_rows) ||
       !take(base, bytes, acc, sizeof(float), &acc_rows) ||
       !take(base, bytes, folds * acc, sizeof(float), &hi) ||
       !take(base, bytes, folds * acc, sizeof(float), &lo) ||
       !take(base, bytes, scores, sizeof(float), &score_rows) ||
-      !take(base, bytes, heads, sizeof(float), &max)) {
+      !take(base, bytes, heads, sizeof(double), &weight) ||
+      !take(base, bytes, heads, sizeof(double), &max)) {
     return false;
   }
   if (g == NULL) return true;
@@ -48,7 +50,7 @@ static bool place_scratch(const spl_shape *shape, int64_t max_piece_tokens, unsi
   g->sum_hi = (float *)hi;
   g->sum_lo = (float *)lo;
   g->scores = (float *)score_rows;
-  g->max = (float *)max;
+  g->max = (double *)max;
   return true;
 }
 

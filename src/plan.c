@@ -259,15 +259,14 @@ static int64_t longest_in_task(const splitkv_plan *plan, int64_t task, int64_t e
 static int64_t place_scratch(splitkv_plan *plan, int64_t longest_piece) {
   /* No piece is longer, and longer ones take no more scratch: seen once, the search is over. */
   const int64_t enough = spl_min(longest_piece, (int64_t)SPL_FOLD_TILES * SPL_TILE_TOKENS);
-  int64_t offset = 0, end = 0;
+  int64_t end = 0;
   for (int64_t t = 0; t < plan->n_tasks; t++) {
     const int64_t longest = longest_in_task(plan, t, enough);
     int64_t bytes = 0;
     plan->tasks[t].max_piece_tokens = longest;
     if (!spl_scratch_bytes(&plan->shape, longest, &bytes)) return -1; /* measured before */
-    plan->tasks[t].scratch_offset = offset;
-    if (bytes > 0) end = offset + bytes;
-    if (!spl_round_up(offset + bytes, SPLITKV_ALIGNMENT, &offset)) return -1;
+    plan->tasks[t].scratch_offset = end;
+    if (!spl_add(end, bytes, &end)) return -1;
   }
   return end;
 }

@@ -116,7 +116,7 @@ static void begin_group(const run_context *run, const spl_piece *piece, spl_grou
     const int64_t offset =
         piece->request * shape->q_request + (piece->head * shape->group + h) * shape->q_head;
     shape->kernels->load_q[p->dtype_q](g, h, q + offset * shape->q_bytes);
-    g->max[h] = -FLT_MAX;
+    g->max[h] = -(double)FLT_MAX;
     g->weight[h] = 0;
   }
 }
@@ -172,7 +172,7 @@ static void store_whole(const run_context *run, const spl_piece *piece, const sp
     if (weight == 0) memset(row, 0, (size_t)shape->dv_padded * sizeof *row);
     shape->kernels->normalize(row, shape->dv_padded, weight);
     store_result(run, piece->request, piece->head * shape->group + h, row,
-                 spl_lse(g->max[h], weight));
+                 spl_lse((float)g->max[h], weight));
   }
 }
 
@@ -197,7 +197,7 @@ static void store_partial(const run_context *run, const spl_piece *piece, const 
     memcpy(slot_out(run, piece->slot, h), g->acc + h * shape->dv_padded,
            (size_t)shape->problem.head_dim_v * sizeof(float));
     float *state = slot_state(run, piece->slot, h);
-    state[0] = g->max[h];
+    state[0] = (float)g->max[h];
     state[1] = (float)g->weight[h];
   }
 }

@@ -40,7 +40,7 @@ typedef struct spl_group {
   float *acc;             /* [n_heads][dv_padded] sum of p * v since the last fold */
   float *sum_hi, *sum_lo; /* [n_heads][dv_padded] folded sums; unset while n_folds == 0 */
   float *scores;          /* [n_heads][score_stride] of one tile */
-  float *max;             /* [n_heads] integer m: weights are 2^(score - m) */
+  double *max;            /* [n_heads] integer m, an f32 value: weights are 2^(score - m) */
   double *weight;         /* [n_heads] sum of the weights */
   int64_t n_tiles;        /* since the last fold */
   int64_t n_folds;
