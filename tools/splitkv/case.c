@@ -395,6 +395,20 @@ int case_build(tool_case *c, const char *name, const splitkv_pool *pool) {
   return TOOL_OK;
 }
 
+int case_prepare(tool_case *c, const problem_spec *spec, const char *name,
+                 splitkv_threads **threads) {
+  int status = case_plan(c, spec, name);
+  if (status) {
+    return status;
+  }
+  splitkv_error error = {0};
+  splitkv_status started = splitkv_threads_create(spec->threads, threads, &error);
+  if (started != SPLITKV_OK) {
+    return tool_library_error("threads", started, &error);
+  }
+  return case_build(c, name, splitkv_threads_pool(*threads));
+}
+
 void case_poison(tool_case *c) {
   zoned *const written[] = {&c->out, &c->lse, &c->workspace};
   for (size_t i = 0; i < sizeof written / sizeof written[0]; i++) {

@@ -6,7 +6,7 @@
 
 #include "problem_text.h"
 
-#include <splitkv/splitkv.h>
+#include <splitkv/threads.h>
 
 #include <stddef.h>
 #include <stdint.h>
@@ -48,6 +48,11 @@ int case_plan(tool_case *c, const problem_spec *spec, const char *name);
 /* Block table, tensors with random data and NaN where nobody may read, and the workspace, exactly
  * as large as the plan says. The pool only makes it faster. */
 int case_build(tool_case *c, const char *name, const splitkv_pool *pool);
+
+/* All of the above, and the case's threads: what check and bench begin with. *threads is to be
+ * destroyed in either case, as the case is to be freed. */
+int case_prepare(tool_case *c, const problem_spec *spec, const char *name,
+                 splitkv_threads **threads);
 
 /* Bytes that case_build takes; SIZE_MAX when that is no number. */
 size_t case_memory_bytes(const tool_case *c);

@@ -116,17 +116,10 @@ static int measure_built(tool_case *c, const char *name, const splitkv_pool *poo
 static int bench_case(const selected_case *entry, const bench_options *options, outcome *o) {
   tool_case c = {0};
   splitkv_threads *threads = NULL;
-  splitkv_error error = {0};
   *o = (outcome){0};
-  int status = case_plan(&c, &entry->spec, entry->name);
+  int status = case_prepare(&c, &entry->spec, entry->name, &threads);
   if (!status) {
-    splitkv_status started = splitkv_threads_create(entry->spec.threads, &threads, &error);
-    status = started == SPLITKV_OK ? TOOL_OK : tool_library_error("threads", started, &error);
-  }
-  if (!status) {
-    const splitkv_pool *pool = splitkv_threads_pool(threads);
-    status = case_build(&c, entry->name, pool);
-    status = status ? status : measure_built(&c, entry->name, pool, options, o);
+    status = measure_built(&c, entry->name, splitkv_threads_pool(threads), options, o);
   }
   splitkv_threads_destroy(threads);
   case_free(&c);

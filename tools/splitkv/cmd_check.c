@@ -124,16 +124,9 @@ static int check_case(const selected_case *entry, cJSON *list, const table_colum
   tool_case c = {0};
   verdict v = {0};
   splitkv_threads *threads = NULL;
-  splitkv_error error = {0};
-  int status = case_plan(&c, &entry->spec, entry->name);
+  int status = case_prepare(&c, &entry->spec, entry->name, &threads);
   if (!status) {
-    splitkv_status started = splitkv_threads_create(entry->spec.threads, &threads, &error);
-    status = started == SPLITKV_OK ? TOOL_OK : tool_library_error("threads", started, &error);
-  }
-  if (!status) {
-    const splitkv_pool *pool = splitkv_threads_pool(threads);
-    status = case_build(&c, entry->name, pool);
-    status = status ? status : check_built(&c, entry->name, pool, &v);
+    status = check_built(&c, entry->name, splitkv_threads_pool(threads), &v);
   }
   if (!status) {
     progress_clear();
