@@ -5,7 +5,8 @@
 
 #include "checked.h"
 
-bool spl_slot_bytes(const spl_shape *shape, int64_t *out_bytes, int64_t *state_bytes) {
+/* Bytes of one partial slot: [group][dv] sums, and [group] pairs (max, weight). */
+static bool slot_bytes(const spl_shape *shape, int64_t *out_bytes, int64_t *state_bytes) {
   return spl_mul(shape->group, shape->problem.head_dim_v * (int64_t)sizeof(float), out_bytes) &&
          spl_mul(shape->group, 2 * (int64_t)sizeof(float), state_bytes);
 }
@@ -69,7 +70,7 @@ void spl_scratch_place(const spl_shape *shape, int64_t max_piece_tokens, unsigne
 bool spl_workspace_layout(const spl_shape *shape, int64_t n_slots, int64_t scratch_bytes,
                           spl_workspace *workspace) {
   int64_t out_bytes = 0, state_bytes = 0, end = 0;
-  if (!spl_slot_bytes(shape, &out_bytes, &state_bytes)) return false;
+  if (!slot_bytes(shape, &out_bytes, &state_bytes)) return false;
   const struct {
     const char *name;
     int64_t n, bytes, alignment;

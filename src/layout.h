@@ -12,9 +12,6 @@
 /* Most bytes of one task's scratch that go on the stack. */
 #define SPL_STACK_BYTES (48 * 1024)
 
-/* Bytes of one partial slot: [group][dv] sums, and [group] pairs (max, weight). */
-bool spl_slot_bytes(const spl_shape *shape, int64_t *out_bytes, int64_t *state_bytes);
-
 /* Scratch of a task whose longest piece has max_piece_tokens: its size in bytes, a multiple of 8.
  * 0 tokens take 0 bytes. */
 bool spl_scratch_bytes(const spl_shape *shape, int64_t max_piece_tokens, int64_t *bytes);

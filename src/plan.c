@@ -191,9 +191,7 @@ static void add_task(splitkv_plan *plan, const spl_place *cut, int64_t slots_bef
     slot = plan->n_slots - (cut->token > 0);
   } else {
     slot = slots_before_request +
-           (cut->request < plan->n_requests
-                ? spl_slots_before(p, plan->kv_lens[cut->request], cut->head, cut->token)
-                : 0);
+           spl_slots_before(p, plan->kv_lens[cut->request], cut->head, cut->token);
   }
   plan->tasks[plan->n_tasks++] = (spl_task){.start = *cut, .slot = slot};
 }

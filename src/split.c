@@ -22,7 +22,8 @@ int64_t spl_n_pieces(const splitkv_problem *problem, int64_t kv_len) {
   }
 }
 
-int64_t spl_piece_start(const splitkv_problem *problem, int64_t kv_len, int64_t i) {
+/* First token of piece i of kv_len tokens; i == spl_n_pieces gives kv_len. */
+static int64_t piece_start(const splitkv_problem *problem, int64_t kv_len, int64_t i) {
   const int64_t n = spl_n_pieces(problem, kv_len);
   if (i >= n) return kv_len;
   if (problem->split_policy == SPLITKV_SPLIT_FIXED_SIZE) return i * problem->split_value;
@@ -34,7 +35,7 @@ int64_t spl_piece_at(const splitkv_problem *problem, int64_t kv_len, int64_t tok
   int64_t low = 0, high = spl_n_pieces(problem, kv_len); /* start(low) <= token < start(high) */
   while (high - low > 1) {
     const int64_t middle = low + (high - low) / 2;
-    if (spl_piece_start(problem, kv_len, middle) <= token) {
+    if (piece_start(problem, kv_len, middle) <= token) {
       low = middle;
     } else {
       high = middle;
@@ -44,7 +45,7 @@ int64_t spl_piece_at(const splitkv_problem *problem, int64_t kv_len, int64_t tok
 }
 
 int64_t spl_piece_end(const splitkv_problem *problem, int64_t kv_len, int64_t token) {
-  return spl_piece_start(problem, kv_len, spl_piece_at(problem, kv_len, token) + 1);
+  return piece_start(problem, kv_len, spl_piece_at(problem, kv_len, token) + 1);
 }
 
 int64_t spl_longest_piece(const splitkv_problem *problem, int64_t kv_len) {
@@ -102,15 +103,15 @@ static int64_t cut_token_rule(const splitkv_problem *problem, int64_t kv_len, in
   int64_t low = 0, high = spl_n_pieces(problem, kv_len);
   while (high - low > 1) { /* cost of the first `low` pieces <= cost < that of the first `high` */
     const int64_t middle = low + (high - low) / 2;
-    if (spl_piece_start(problem, kv_len, middle) + middle * SPL_PIECE_COST <= cost) {
+    if (piece_start(problem, kv_len, middle) + middle * SPL_PIECE_COST <= cost) {
       low = middle;
     } else {
       high = middle;
     }
   }
-  const int64_t before = spl_piece_start(problem, kv_len, low) + low * SPL_PIECE_COST;
-  const int64_t after = spl_piece_start(problem, kv_len, high) + high * SPL_PIECE_COST;
-  return spl_piece_start(problem, kv_len, cost - before < after - cost ? low : high);
+  const int64_t before = piece_start(problem, kv_len, low) + low * SPL_PIECE_COST;
+  const int64_t after = piece_start(problem, kv_len, high) + high * SPL_PIECE_COST;
+  return piece_start(problem, kv_len, cost - before < after - cost ? low : high);
 }
 
 spl_place spl_cut(const splitkv_problem *problem, int64_t request, int64_t kv_len, int64_t cost) {

@@ -26,9 +26,6 @@ typedef struct spl_place {
  * cuts by tasks instead). */
 int64_t spl_n_pieces(const splitkv_problem *problem, int64_t kv_len);
 
-/* First token of piece i of kv_len tokens; i == spl_n_pieces gives kv_len. */
-int64_t spl_piece_start(const splitkv_problem *problem, int64_t kv_len, int64_t i);
-
 /* The piece that holds `token`, 0 <= token < kv_len, by rule alone. */
 int64_t spl_piece_at(const splitkv_problem *problem, int64_t kv_len, int64_t token);
 
