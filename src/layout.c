@@ -27,7 +27,7 @@ static bool place_scratch(const spl_shape *shape, int64_t max_piece_tokens, unsi
   const int64_t heads = shape->group;
   int64_t width = SPL_TILE_TOKENS, q = 0, acc = 0, scores = 0;
   if (max_piece_tokens < width) width = spl_ceil_div(max_piece_tokens, SPL_LANES) * SPL_LANES;
-  if (!spl_mul(heads + heads % 2, shape->d_padded, &q) || !spl_mul(heads, shape->dv_padded, &acc) ||
+  if (!spl_mul(heads, shape->kernels->q_copies * shape->d_padded, &q) || !spl_mul(heads, shape->dv_padded, &acc) ||
       !spl_mul(heads, width, &scores)) {
     return false;
   }

@@ -36,7 +36,7 @@ typedef struct spl_group {
   int64_t d_padded, dv_padded;
   float score_scale;      /* scale * log2(e): scores are in base 2 */
   int64_t score_stride;   /* floats per row of scores, a multiple of SPL_LANES */
-  float *q;               /* [n_heads rounded up to even][d_padded], in the order of load_q */
+  float *q;               /* [d_padded / SPL_DOT_LANES][n_heads][q_copies][SPL_DOT_LANES] */
   float *acc;             /* [n_heads][dv_padded] sum of p * v since the last fold */
   float *sum_hi, *sum_lo; /* [n_heads][dv_padded] folded sums; unset while n_folds == 0 */
   float *scores;          /* [n_heads][score_stride] of one tile */
@@ -68,6 +68,7 @@ typedef struct spl_kernel_set {
   const char *arithmetic;
   int isa;           /* splitkv_isa */
   uint32_t cpu_bits; /* SPL_CPU_* that it needs */
+  int64_t q_copies;  /* of each value in spl_group.q */
 
   /* Adds one tile to the state. Scores, softmax, P.V; folds after SPL_FOLD_TILES tiles. */
   void (*attend[SPL_N_DTYPES])(spl_group *group, const spl_tile *tile);
@@ -75,9 +76,7 @@ typedef struct spl_kernel_set {
   void (*finish)(const spl_group *group, int64_t h);
   /* row[c] /= weight for c < n_padded, unless weight is 0. */
   void (*normalize)(float *row, int64_t n_padded, float weight);
-  /* Head h of q from d elements at src: pairs of heads lie interleaved, SPL_DOT_LANES channels of
-   * the even head, then the same channels of the odd one; zero beyond d. A last head without a
-   * partner stands for both. */
+  /* Head h of q from d elements at src, zero beyond them. */
   void (*load_q[SPL_N_DTYPES])(const spl_group *group, int64_t h, const void *src);
   /* dst[0..n) = src rounded to nearest even, NaNs canonical. src is readable up to n rounded up. */
   void (*store_row[SPL_N_DTYPES])(void *dst, const float *src, int64_t n);

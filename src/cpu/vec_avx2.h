@@ -12,8 +12,10 @@ typedef struct vf {
   __m256 lo, hi; /* lanes 0-7, 8-15 */
 } vf;
 
-#define SPL_PV_ACC 4
-#define SPL_PV_HEADS 2
+#define SPL_BLOCK_HEADS(X) X(4) X(2) X(1)
+#define SPL_BLOCK_HEADS_OF(n) ((n) >= 4 ? 4 : (n) >= 2 ? 2 : 1)
+#define SPL_VALUE_ACC 4
+#define SPL_VALUE_VECTORS(nh) (4 / (nh))
 #define SPL_PROBE_CHAINS 6
 
 #define VF_ROUND (_MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
@@ -58,6 +60,9 @@ VF_BINARY(vf_max, _mm256_max_ps)
 
 SPL_INLINE vf vf_fma(vf a, vf b, vf c) {
   return vf_make(_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi));
+}
+SPL_INLINE vf vf_fma_each(const float *a, vf b, vf c) {
+  return vf_fma(vf_set1(*a), b, c);
 }
 SPL_INLINE vf vf_rint(vf x) {
   return vf_make(_mm256_round_ps(x.lo, VF_ROUND), _mm256_round_ps(x.hi, VF_ROUND));
@@ -121,8 +126,12 @@ SPL_INLINE float vf_hmax(vf x) {
 /* ── dot products: a vd is one register, SPL_DOT_LANES lanes ────────────────────────────────── */
 
 typedef __m256 vd;
-#define VD_HEADS 1
+#define VD_TOKENS 1
 #define VD_MAX_ACC 8
+#define VD_MAX_VECTORS 8
+#define VD_SCORE_VECTORS(nh) (8 / (nh))
+#define VD_ROW_TOKEN(i) (i)
+#define VD_ROWS(rows, v, c) (rows)[v] + (c)
 
 SPL_INLINE vd vd_zero(void) {
   return _mm256_setzero_ps();
@@ -130,9 +139,8 @@ SPL_INLINE vd vd_zero(void) {
 SPL_INLINE vd vd_fma(vd a, vd b, vd c) {
   return _mm256_fmadd_ps(a, b, c);
 }
-/* Head `a` of the block; q is in the order of load_q. */
-SPL_INLINE vd vd_load_q(const float *q, int64_t d_padded, int a) {
-  return _mm256_loadu_ps(q + (a & ~1) * d_padded + (a & 1) * SPL_DOT_LANES);
+SPL_INLINE vd vd_load_q(const float *q) {
+  return _mm256_loadu_ps(q);
 }
 SPL_INLINE vd vd_load_f32(const float *p) {
   return _mm256_loadu_ps(p);
@@ -158,15 +166,15 @@ SPL_INLINE __m256 vd_sums(const vd *acc, float c) {
   return _mm256_mul_ps(VD_FOLD_LANES(u, v, 0x88, 0xdd), _mm256_set1_ps(c));
 }
 
-/* acc[head][token]; (nh, nt) is (4, 2), (2, 4) or (1, 8). */
-SPL_INLINE void vd_store_sums(float *dst, int64_t stride, const vd *acc, int nh, int nt, float c) {
+/* acc[head][token]; (nh, nv) is (4, 2), (2, 4) or (1, 8). */
+SPL_INLINE void vd_store_sums(float *dst, int64_t stride, const vd *acc, int nh, int nv, float c) {
   const __m256 s = vd_sums(acc, c);
   if (nh == 1) {
     _mm256_storeu_ps(dst, s);
     return;
   }
   const __m128 lo = _mm256_castps256_ps128(s), hi = _mm256_extractf128_ps(s, 1);
-  if (nt == 4) {
+  if (nv == 4) {
     _mm_storeu_ps(dst, lo);
     _mm_storeu_ps(dst + stride, hi);
     return;

@@ -10,8 +10,10 @@
 
 typedef __m512 vf;
 
-#define SPL_PV_ACC 16
-#define SPL_PV_HEADS 4
+#define SPL_BLOCK_HEADS(X) X(6) X(5) X(4) X(3) X(2) X(1)
+#define SPL_BLOCK_HEADS_OF(n) ((n) > 6 ? 4 : (n))
+#define SPL_VALUE_ACC 12
+#define SPL_VALUE_VECTORS(nh) ((nh) == 1 ? 8 : (nh) < 4 ? 4 : (nh) == 4 ? 3 : 2)
 #define SPL_PROBE_CHAINS 16
 
 SPL_INLINE __mmask16 vf_tail_mask(int n) {
@@ -67,6 +69,12 @@ SPL_INLINE vf vf_max(vf a, vf b) {
 SPL_INLINE vf vf_fma(vf a, vf b, vf c) {
   return _mm512_fmadd_ps(a, b, c);
 }
+/* *a * b + c. In memory form: a broadcast of its own would take a place in the pipes that multiply,
+ * an operand that the multiplication loads does not; compilers make one broadcast of equal ones. */
+SPL_INLINE vf vf_fma_each(const float *a, vf b, vf c) {
+  __asm__("vfmadd231ps %2%{1to16%}, %1, %0" : "+v"(c) : "v"(b), "m"(*a));
+  return c;
+}
 SPL_INLINE vf vf_rint(vf x) {
   return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
@@ -115,11 +123,16 @@ SPL_INLINE float vf_sum(vf x) {
   return _mm_cvtss_f32(_mm_add_ss(r2, _mm_movehdup_ps(r2)));
 }
 
-/* ── dot products: a vd holds two of SPL_DOT_LANES lanes, of two heads or of two tokens ─────── */
+/* ── dot products: a vd holds those of two tokens, SPL_DOT_LANES lanes each ────────────────── */
 
 typedef __m512 vd;
-#define VD_HEADS 2
-#define VD_MAX_ACC 16
+#define VD_TOKENS 2 /* rows whose products one vd holds */
+#define VD_MAX_ACC 24
+#define VD_MAX_VECTORS 8
+#define VD_SCORE_VECTORS(nh) ((nh) < 3 ? 8 : 4)
+/* Vectors 0-3 hold tokens 0-3 and, in their second halves, 4-7; vectors 4-7 the next eight. */
+#define VD_ROW_TOKEN(i) ((i) / 8 * 8 + (i) % 8 / 2 + (i) % 2 * 4)
+#define VD_ROWS(rows, v, c) (rows)[2 * (v)] + (c), (rows)[2 * (v) + 1] + (c)
 
 SPL_INLINE vd vd_zero(void) {
   return _mm512_setzero_ps();
@@ -127,109 +140,78 @@ SPL_INLINE vd vd_zero(void) {
 SPL_INLINE vd vd_fma(vd a, vd b, vd c) {
   return _mm512_fmadd_ps(a, b, c);
 }
-/* Pair `a` of heads: q is in the order of load_q. */
-SPL_INLINE vd vd_load_q(const float *q, int64_t d_padded, int a) {
-  return _mm512_loadu_ps(q + 2 * a * d_padded);
+SPL_INLINE vd vd_load_q(const float *q) {
+  return _mm512_loadu_ps(q);
 }
 
-/* The same SPL_DOT_LANES elements for both heads. */
-SPL_INLINE vd vd_both(__m256 x) {
-  return _mm512_broadcast_f32x8(x);
-}
-SPL_INLINE __m256i vd_both_halfwords(const uint16_t *p) {
-  return _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)p));
-}
-SPL_INLINE __m256i vd_two_halfwords(const uint16_t *p0, const uint16_t *p1) {
-  const __m256i x = _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)p0));
-  return _mm256_inserti128_si256(x, _mm_loadu_si128((const __m128i *)(const void *)p1), 1);
-}
-SPL_INLINE __m128i vd_tail_halfwords(const uint16_t *p, int n) {
-  return _mm_maskz_loadu_epi16((__mmask8)((1u << n) - 1u), p);
-}
-SPL_INLINE __m256 vd_tail_floats(const float *p, int n) {
-  return _mm256_maskz_loadu_ps((__mmask8)((1u << n) - 1u), p);
-}
-SPL_INLINE vd vd_load_f32(const float *p) {
-  return vd_both(_mm256_loadu_ps(p));
-}
-SPL_INLINE vd vd_load_f16(const uint16_t *p) {
-  return _mm512_cvtph_ps(vd_both_halfwords(p));
-}
-SPL_INLINE vd vd_load_bf16(const uint16_t *p) {
-  return vf_from_bf16(vd_both_halfwords(p));
-}
-SPL_INLINE vd vd_load_f32_tail(const float *p, int n) {
-  return vd_both(vd_tail_floats(p, n));
-}
-SPL_INLINE vd vd_load_f16_tail(const uint16_t *p, int n) {
-  return _mm512_cvtph_ps(_mm256_broadcastsi128_si256(vd_tail_halfwords(p, n)));
-}
-SPL_INLINE vd vd_load_bf16_tail(const uint16_t *p, int n) {
-  return vf_from_bf16(_mm256_broadcastsi128_si256(vd_tail_halfwords(p, n)));
-}
-/* Elements of two rows, one for each half. */
 SPL_INLINE vd vd_join(__m256 a, __m256 b) {
   return _mm512_insertf32x8(_mm512_castps256_ps512(a), b, 1);
 }
 SPL_INLINE __m256i vd_join_halfwords(__m128i a, __m128i b) {
   return _mm256_inserti128_si256(_mm256_castsi128_si256(a), b, 1);
 }
-SPL_INLINE vd vd_load_two_f32(const float *p0, const float *p1) {
+SPL_INLINE __m256i vd_halfwords(const uint16_t *p0, const uint16_t *p1) {
+  return vd_join_halfwords(_mm_loadu_si128((const __m128i *)(const void *)p0),
+                           _mm_loadu_si128((const __m128i *)(const void *)p1));
+}
+SPL_INLINE __m256i vd_tail_halfwords(const uint16_t *p0, const uint16_t *p1, int n) {
+  const __mmask8 mask = (__mmask8)((1u << n) - 1u);
+  return vd_join_halfwords(_mm_maskz_loadu_epi16(mask, p0), _mm_maskz_loadu_epi16(mask, p1));
+}
+SPL_INLINE vd vd_load_f32(const float *p0, const float *p1) {
   return vd_join(_mm256_loadu_ps(p0), _mm256_loadu_ps(p1));
 }
-SPL_INLINE vd vd_load_two_f16(const uint16_t *p0, const uint16_t *p1) {
-  return _mm512_cvtph_ps(vd_two_halfwords(p0, p1));
+SPL_INLINE vd vd_load_f16(const uint16_t *p0, const uint16_t *p1) {
+  return _mm512_cvtph_ps(vd_halfwords(p0, p1));
 }
-SPL_INLINE vd vd_load_two_bf16(const uint16_t *p0, const uint16_t *p1) {
-  return vf_from_bf16(vd_two_halfwords(p0, p1));
+SPL_INLINE vd vd_load_bf16(const uint16_t *p0, const uint16_t *p1) {
+  return vf_from_bf16(vd_halfwords(p0, p1));
 }
-SPL_INLINE vd vd_load_two_f32_tail(const float *p0, const float *p1, int n) {
-  return vd_join(vd_tail_floats(p0, n), vd_tail_floats(p1, n));
+SPL_INLINE vd vd_load_f32_tail(const float *p0, const float *p1, int n) {
+  const __mmask8 mask = (__mmask8)((1u << n) - 1u);
+  return vd_join(_mm256_maskz_loadu_ps(mask, p0), _mm256_maskz_loadu_ps(mask, p1));
 }
-SPL_INLINE vd vd_load_two_f16_tail(const uint16_t *p0, const uint16_t *p1, int n) {
-  return _mm512_cvtph_ps(vd_join_halfwords(vd_tail_halfwords(p0, n), vd_tail_halfwords(p1, n)));
+SPL_INLINE vd vd_load_f16_tail(const uint16_t *p0, const uint16_t *p1, int n) {
+  return _mm512_cvtph_ps(vd_tail_halfwords(p0, p1, n));
 }
-SPL_INLINE vd vd_load_two_bf16_tail(const uint16_t *p0, const uint16_t *p1, int n) {
-  return vf_from_bf16(vd_join_halfwords(vd_tail_halfwords(p0, n), vd_tail_halfwords(p1, n)));
+SPL_INLINE vd vd_load_bf16_tail(const uint16_t *p0, const uint16_t *p1, int n) {
+  return vf_from_bf16(vd_tail_halfwords(p0, p1, n));
 }
 
-/* One level of the tree for two vectors at once: lo and hi pick the lanes to be added. */
-#define VD_FOLD_BLOCKS(a, b, lo, hi)                                                               \
-  _mm512_add_ps(_mm512_shuffle_f32x4(a, b, lo), _mm512_shuffle_f32x4(a, b, hi))
-#define VD_FOLD_LANES(a, b, lo, hi)                                                                \
-  _mm512_add_ps(_mm512_shuffle_ps(a, b, lo), _mm512_shuffle_ps(a, b, hi))
+/* One level of the tree for two vectors at once: lanes (or blocks of four) of a, then of b. */
+SPL_INLINE vd vd_fold_halves(vd a, vd b) { /* blocks 0+1 2+3 of a, 0+1 2+3 of b */
+  return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+}
+SPL_INLINE vd vd_fold_pairs(vd a, vd b) {
+  return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x44), _mm512_shuffle_ps(a, b, 0xee));
+}
+SPL_INLINE vd vd_fold_lanes(vd a, vd b) {
+  return _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd));
+}
 
-/* The sixteen tree sums of eight vectors, times c. Four lanes each of: the first halves of a, the
- * second halves of a, the first halves of b, the second halves of b. */
+/* The tree sums of four vectors a and four vectors b, times c. Four lanes each of: the first halves
+ * of a, the second halves of a, the first halves of b, the second halves of b. */
 SPL_INLINE __m512 vd_sums(const vd *a, const vd *b, float c) {
-  __m512 r[4];
-  SPL_UNROLL for (int i = 0; i < 4; i++) r[i] = VD_FOLD_BLOCKS(a[i], b[i], 0x88, 0xdd);
-  const __m512 u = VD_FOLD_LANES(r[0], r[1], 0x44, 0xee);
-  const __m512 v = VD_FOLD_LANES(r[2], r[3], 0x44, 0xee);
-  return _mm512_mul_ps(VD_FOLD_LANES(u, v, 0x88, 0xdd), _mm512_set1_ps(c));
+  vd r[4];
+  SPL_UNROLL for (int i = 0; i < 4; i++) r[i] = vd_fold_halves(a[i], b[i]);
+  const vd u = vd_fold_pairs(r[0], r[1]), v = vd_fold_pairs(r[2], r[3]);
+  return _mm512_mul_ps(vd_fold_lanes(u, v), _mm512_set1_ps(c));
 }
 
-/* acc[pair][token]; (nh, nt) is (8, 4), (4, 8) or (2, 8). */
-SPL_INLINE void vd_store_sums(float *dst, int64_t stride, const vd *acc, int nh, int nt, float c) {
-  SPL_UNROLL for (int h = 0; h < nh; h += 4) {
-    SPL_UNROLL for (int t = 0; t < nt; t += 4) {
-      if (nh == 2 && t > 0) continue;
-      const vd *a = acc + h / 2 * nt + t;
-      const __m512 s = vd_sums(a, nh == 2 ? a + 4 : a + nt, c);
-      float *row = dst + h * stride + t;
-      _mm_storeu_ps(row, _mm512_castps512_ps128(s));
-      _mm_storeu_ps(row + stride, _mm512_extractf32x4_ps(s, 1));
-      row = nh == 2 ? row + 4 : row + 2 * stride;
-      _mm_storeu_ps(row, _mm512_extractf32x4_ps(s, 2));
-      _mm_storeu_ps(row + stride, _mm512_extractf32x4_ps(s, 3));
+/* dst[h * stride + t] = sum of acc[h][token t], times c, for nh heads and nv vectors of tokens. */
+SPL_INLINE void vd_store_sums(float *dst, int64_t stride, const vd *acc, int nh, int nv, float c) {
+  if (nv == 8) {
+    SPL_UNROLL for (int h = 0; h < nh; h++) {
+      _mm512_storeu_ps(dst + h * stride, vd_sums(acc + h * 8, acc + h * 8 + 4, c));
     }
+    return;
   }
-}
-/* Accumulator i of a single head holds tokens 0-3, 8-11 and, in its second half, 4-7, 12-15. */
-#define VD_FIRST_TOKEN(i) ((i) < 4 ? (i) : (i) + 4)
-#define VD_SECOND_TOKEN(i) (VD_FIRST_TOKEN(i) + 4)
-SPL_INLINE void vd_store_single(float *dst, const vd *acc, float c) {
-  _mm512_storeu_ps(dst, vd_sums(acc, acc + 4, c));
+  SPL_UNROLL for (int h = 0; h < nh; h += 2) {
+    const vd *a = acc + h * 4, *b = h + 1 < nh ? a + 4 : a;
+    const __m512 s = vd_sums(a, b, c);
+    _mm256_storeu_ps(dst + h * stride, _mm512_castps512_ps256(s));
+    if (h + 1 < nh) _mm256_storeu_ps(dst + (h + 1) * stride, _mm512_extractf32x8_ps(s, 1));
+  }
 }
 
 #endif

@@ -12,8 +12,10 @@ typedef struct vf {
   float32x4_t part[4];
 } vf;
 
-#define SPL_PV_ACC 4
-#define SPL_PV_HEADS 2
+#define SPL_BLOCK_HEADS(X) X(4) X(2) X(1)
+#define SPL_BLOCK_HEADS_OF(n) ((n) >= 4 ? 4 : (n) >= 2 ? 2 : 1)
+#define SPL_VALUE_ACC 4
+#define SPL_VALUE_VECTORS(nh) (4 / (nh))
 #define SPL_PROBE_CHAINS 6
 
 #define VF_PARTS(i) SPL_UNROLL for (int i = 0; i < 4; i++)
@@ -63,6 +65,9 @@ SPL_INLINE vf vf_fma(vf a, vf b, vf c) {
   vf r;
   VF_PARTS(i) r.part[i] = vfmaq_f32(c.part[i], a.part[i], b.part[i]);
   return r;
+}
+SPL_INLINE vf vf_fma_each(const float *a, vf b, vf c) {
+  return vf_fma(vf_set1(*a), b, c);
 }
 SPL_INLINE vf vf_rint(vf x) {
   vf r;
@@ -131,8 +136,12 @@ SPL_INLINE float vf_hmax(vf x) {
 typedef struct vd {
   float32x4_t lo, hi;
 } vd;
-#define VD_HEADS 1
+#define VD_TOKENS 1
 #define VD_MAX_ACC 8
+#define VD_MAX_VECTORS 8
+#define VD_SCORE_VECTORS(nh) (8 / (nh))
+#define VD_ROW_TOKEN(i) (i)
+#define VD_ROWS(rows, v, c) (rows)[v] + (c)
 
 SPL_INLINE vd vd_make(float32x4_t lo, float32x4_t hi) {
   const vd r = {lo, hi};
@@ -147,9 +156,8 @@ SPL_INLINE vd vd_fma(vd a, vd b, vd c) {
 SPL_INLINE vd vd_load_f32(const float *p) {
   return vd_make(vld1q_f32(p), vld1q_f32(p + 4));
 }
-/* Head `a` of the block; q is in the order of load_q. */
-SPL_INLINE vd vd_load_q(const float *q, int64_t d_padded, int a) {
-  return vd_load_f32(q + (a & ~1) * d_padded + (a & 1) * SPL_DOT_LANES);
+SPL_INLINE vd vd_load_q(const float *q) {
+  return vd_load_f32(q);
 }
 SPL_INLINE vd vd_load_f16(const uint16_t *p) {
   const float16x8_t x = vreinterpretq_f16_u16(vld1q_u16(p));
@@ -165,9 +173,9 @@ SPL_INLINE float vd_sum(vd x) {
   const float32x2_t r2 = vadd_f32(vget_low_f32(r4), vget_high_f32(r4));
   return vget_lane_f32(r2, 0) + vget_lane_f32(r2, 1);
 }
-SPL_INLINE void vd_store_sums(float *dst, int64_t stride, const vd *acc, int nh, int nt, float c) {
+SPL_INLINE void vd_store_sums(float *dst, int64_t stride, const vd *acc, int nh, int nv, float c) {
   SPL_UNROLL for (int h = 0; h < nh; h++) {
-    SPL_UNROLL for (int t = 0; t < nt; t++) dst[h * stride + t] = vd_sum(acc[h * nt + t]) * c;
+    SPL_UNROLL for (int t = 0; t < nv; t++) dst[h * stride + t] = vd_sum(acc[h * nv + t]) * c;
   }
 }
 

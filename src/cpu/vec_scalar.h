@@ -14,8 +14,10 @@ typedef struct vf {
 } vf;
 
 /* Accumulators (of one vf each) that the register file holds in a block. */
-#define SPL_PV_ACC 4
-#define SPL_PV_HEADS 2
+#define SPL_BLOCK_HEADS(X) X(2) X(1)
+#define SPL_BLOCK_HEADS_OF(n) ((n) >= 2 ? 2 : 1)
+#define SPL_VALUE_ACC 4
+#define SPL_VALUE_VECTORS(nh) (4 / (nh))
 #define SPL_PROBE_CHAINS 4
 
 #define VF_EACH(i) for (int i = 0; i < SPL_LANES; i++)
@@ -98,6 +100,10 @@ SPL_INLINE vf vf_fma(vf a, vf b, vf c) {
   VF_EACH(i) r.lane[i] = scalar_fma(a.lane[i], b.lane[i], c.lane[i]);
   return r;
 }
+/* *a * b + c */
+SPL_INLINE vf vf_fma_each(const float *a, vf b, vf c) {
+  return vf_fma(vf_set1(*a), b, c);
+}
 /* To the nearest integer, ties to even; |x| < 2^22, NaN and infinities pass through. */
 SPL_INLINE vf vf_rint(vf x) {
   vf r;
@@ -153,8 +159,12 @@ SPL_INLINE float vf_hmax(vf x) {
 typedef struct vd {
   float lane[SPL_DOT_LANES];
 } vd;
-#define VD_HEADS 1 /* heads whose products one vd holds */
+#define VD_TOKENS 1 /* rows whose products one vd holds */
 #define VD_MAX_ACC 8
+#define VD_MAX_VECTORS 8
+#define VD_SCORE_VECTORS(nh) (8 / (nh))
+#define VD_ROW_TOKEN(i) (i)
+#define VD_ROWS(rows, v, c) (rows)[v] + (c)
 #define VD_EACH(i) for (int i = 0; i < SPL_DOT_LANES; i++)
 
 SPL_INLINE vd vd_zero(void) {
@@ -176,9 +186,8 @@ SPL_INLINE vd vd_load_bf16(const uint16_t *p) {
   VD_EACH(i) r.lane[i] = scalar_from_bits((uint32_t)p[i] << 16);
   return r;
 }
-/* Accumulator `a` of a block of heads; q is in the order of load_q. */
-SPL_INLINE vd vd_load_q(const float *q, int64_t d_padded, int a) {
-  return vd_load_f32(q + (a & ~1) * d_padded + (a & 1) * SPL_DOT_LANES);
+SPL_INLINE vd vd_load_q(const float *q) {
+  return vd_load_f32(q);
 }
 SPL_INLINE vd vd_fma(vd a, vd b, vd c) {
   vd r;
@@ -193,11 +202,11 @@ SPL_INLINE float vd_sum(vd x) {
   }
   return x.lane[0];
 }
-/* dst[h * stride + t] = sum of acc[h * nt + t], times c, for nh heads and nt tokens. */
-SPL_INLINE void vd_store_sums(float *dst, int64_t stride, const vd *acc, int nh, int nt, float c) {
+/* dst[h * stride + t] = sum of acc[h * nv + t], times c, for nh heads and nt tokens. */
+SPL_INLINE void vd_store_sums(float *dst, int64_t stride, const vd *acc, int nh, int nv, float c) {
   for (int h = 0; h < nh; h++) {
-    for (int t = 0; t < nt; t++)
-      dst[h * stride + t] = vd_sum(acc[h * nt + t]) * c;
+    for (int t = 0; t < nv; t++)
+      dst[h * stride + t] = vd_sum(acc[h * nv + t]) * c;
   }
 }
 
