@@ -203,6 +203,7 @@ static void cut_line(splitkv_plan *plan, int64_t total_cost) {
   const int64_t n = spl_n_tasks(&plan->shape, total_cost, plan->n_workers);
   plan->tasks[0] = (spl_task){.start = {0, 0, 0}};
   plan->n_tasks = plan->n_requests > 0 ? 1 : 0;
+  const int64_t each = total_cost / n, rest = total_cost % n;
   int64_t before = 0, next = 1;
   for (int64_t r = 0; r < plan->n_requests; r++) {
     const int64_t length = plan->kv_lens[r];
@@ -215,7 +216,7 @@ static void cut_line(splitkv_plan *plan, int64_t total_cost) {
       plan->n_slots += pieces * p->n_heads_kv;
     }
     for (; next < n; next++) {
-      const int64_t target = total_cost / n * next + total_cost % n * next / n;
+      const int64_t target = each * next + rest * next / n;
       if (target >= before + cost) break;
       const spl_place cut = spl_cut(p, r, length, target - before);
       add_task(plan, &cut, cut.request == r ? slots : plan->n_slots);

@@ -156,7 +156,7 @@ static void store_result(const run_context *run, int64_t request, int64_t query_
 
 static void store_empty(const run_context *run, const spl_piece *piece) {
   const spl_shape *shape = &run->plan->shape;
-  const float zeros[SPLITKV_MAX_HEAD_DIM] = {0};
+  static const float zeros[SPLITKV_MAX_HEAD_DIM];
   for (int64_t h = 0; h < shape->group; h++) {
     store_result(run, piece->request, piece->head * shape->group + h, zeros, -INFINITY);
   }
