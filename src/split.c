@@ -94,8 +94,9 @@ bool spl_request_cost(const splitkv_problem *problem, int64_t kv_len, int64_t *c
   return item_cost(problem, kv_len, &item) && spl_mul(item, problem->n_heads_kv, cost);
 }
 
-/* The token in 0 .. kv_len nearest to `token` that AUTO may cut at. */
-static int64_t cut_token_auto(int64_t kv_len, int64_t token) {
+/* The token in 0 .. kv_len nearest to `token` that AUTO may cut at, or an end within `slack`. */
+static int64_t cut_token_auto(int64_t kv_len, int64_t token, int64_t slack) {
+  if (spl_min(token, kv_len - token) <= slack) return token < kv_len - token ? 0 : kv_len;
   const int64_t near = (token + SPL_CUT_TOKENS / 2) / SPL_CUT_TOKENS * SPL_CUT_TOKENS;
   if (near < SPL_CUT_TOKENS) return 0;
   if (near > kv_len - SPL_CUT_TOKENS) return token < kv_len / 2 ? 0 : kv_len;
@@ -126,13 +127,14 @@ static int64_t cut_token_rule(const splitkv_problem *problem, int64_t kv_len, in
   return cost - before < after - cost ? start : end;
 }
 
-spl_place spl_cut(const splitkv_problem *problem, int64_t request, int64_t kv_len, int64_t cost) {
+spl_place spl_cut(const splitkv_problem *problem, int64_t request, int64_t kv_len, int64_t cost,
+                  int64_t slack) {
   int64_t each = 0;
   (void)item_cost(problem, kv_len, &each); /* fits: the request's cost did */
   spl_place place = {request, cost / each, 0};
   if (place.head >= problem->n_heads_kv) return (spl_place){request + 1, 0, 0};
   if (problem->split_policy == SPLITKV_SPLIT_AUTO) {
-    place.token = cut_token_auto(kv_len, spl_min(cost % each, kv_len));
+    place.token = cut_token_auto(kv_len, spl_min(cost % each, kv_len), slack);
   } else {
     place.token = cut_token_rule(problem, kv_len, cost % each);
   }

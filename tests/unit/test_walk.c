@@ -135,7 +135,7 @@ static void check_cuts(rng *r) {
   CHECK(piece == spl_n_pieces(&problem, kv_len));
   CHECK(spl_request_cost(&problem, kv_len, &item));
   for (int64_t cost = 0; cost < item; cost++) {
-    const spl_place cut = spl_cut(&problem, 5, kv_len, cost);
+    const spl_place cut = spl_cut(&problem, 5, kv_len, cost, 0);
     const int64_t token = cut.request == 6 ? kv_len : cut.token;
     CHECK_MSG(token == nearest_border(&problem, kv_len, cost), "policy %d:%lld, %lld of %lld: %lld",
               (int)problem.split_policy, (long long)problem.split_value, (long long)cost,
