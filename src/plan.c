@@ -11,6 +11,12 @@
 #include "checked.h"
 #include "error.h"
 
+/* AUTO leaves an item whole rather than cut it within this share of a task from its end: no merge,
+ * and its head is walked beside its neighbours. */
+#define SPL_SLACK 128
+/* Partial sums that are worth a task of their own when merged: some ten microseconds. */
+#define SPL_MERGE_FLOATS 32768
+
 /* ── measuring a batch ──────────────────────────────────────────────────────────────────────── */
 
 typedef struct measure {
@@ -203,6 +209,7 @@ static void cut_line(splitkv_plan *plan, int64_t total_cost) {
   const int64_t n = spl_n_tasks(&plan->shape, total_cost, plan->n_workers);
   plan->tasks[0] = (spl_task){.start = {0, 0, 0}};
   plan->n_tasks = plan->n_requests > 0 ? 1 : 0;
+  const int64_t each = total_cost / n, rest = total_cost % n;
   int64_t before = 0, next = 1;
   for (int64_t r = 0; r < plan->n_requests; r++) {
     const int64_t length = plan->kv_lens[r];
@@ -215,14 +222,24 @@ static void cut_line(splitkv_plan *plan, int64_t total_cost) {
       plan->n_slots += pieces * p->n_heads_kv;
     }
     for (; next < n; next++) {
-      const int64_t target = total_cost / n * next + total_cost % n * next / n;
+      const int64_t target = each * next + rest * next / n;
       if (target >= before + cost) break;
-      const spl_place cut = spl_cut(p, r, length, target - before);
+      const spl_place cut = spl_cut(p, r, length, target - before, each / SPL_SLACK);
       add_task(plan, &cut, cut.request == r ? slots : plan->n_slots);
     }
     before += cost;
   }
   plan->tasks[plan->n_tasks] = (spl_task){.start = {plan->n_requests, 0, 0}, .slot = plan->n_slots};
+}
+
+/* Merging is shared out only where each share is worth waking a thread for. */
+static int64_t choose_merge_tasks(const splitkv_plan *plan) {
+  const spl_shape *shape = &plan->shape;
+  int64_t floats = 0;
+  if (!spl_mul(plan->n_slots, shape->group * shape->problem.head_dim_v, &floats))
+    floats = INT64_MAX;
+  const int64_t rows = plan->n_merge_pairs * shape->group;
+  return spl_min(rows, spl_min(plan->n_workers, spl_max(1, floats / SPL_MERGE_FLOATS)));
 }
 
 /* The longest piece of one request between two places in it; `to` may be the end of all its heads.
@@ -294,6 +311,7 @@ static void make_plan(splitkv_plan *plan, const spl_shape *shape, const splitkv_
   for (int64_t r = 0; r < batch->n_requests; r++)
     plan->kv_lens[r] = load_length(batch, r);
   cut_line(plan, m->total_cost);
+  plan->n_merge_tasks = choose_merge_tasks(plan);
   int64_t scratch_bytes = 0;
   if (stack_bytes > 0 || m->longest_piece == 0) {
     plan->stack_bytes = stack_bytes;

@@ -37,9 +37,10 @@ struct splitkv_plan {
   int64_t n_slots;
   int64_t n_merge_runs;
   int64_t n_merge_pairs;
-  int64_t n_attended;  /* sum of the lengths */
-  int64_t max_bundle;  /* KV heads of one request that a task walks side by side, >= 1 */
-  int64_t stack_bytes; /* of one group's scratch; 0 when it is in the workspace */
+  int64_t n_merge_tasks; /* that share the rows of all merge pairs; 0 when there are none */
+  int64_t n_attended;    /* sum of the lengths */
+  int64_t max_bundle;    /* KV heads of one request that a task walks side by side, >= 1 */
+  int64_t stack_bytes;   /* of one group's scratch; 0 when it is in the workspace */
   spl_workspace workspace;
   int64_t *kv_lens;      /* [n_requests] */
   spl_task *tasks;       /* [n_tasks + 1]; the last one is the end of the line */

@@ -16,7 +16,6 @@ typedef struct run_context {
   const splitkv_plan *plan;
   const splitkv_tensors *tensors;
   unsigned char *workspace;
-  int64_t n_merge_tasks;
 } run_context;
 
 /* ── the block table ────────────────────────────────────────────────────────────────────────── */
@@ -94,10 +93,20 @@ static bool joins(const bundle *b, const spl_piece *piece) {
                        piece->end == first->end && piece->head == first->head + b->n);
 }
 
+/* Pieces for the bundle that `first` begins: the whole heads of the task that follow in the
+ * request, in bundles of even size. */
+static int64_t bundle_size(const run_context *run, const spl_walk *walk, const spl_piece *first) {
+  const bool ends_here = walk->end.request == first->request;
+  const int64_t n_heads = ends_here ? walk->end.head : run->plan->shape.problem.n_heads_kv;
+  const int64_t ahead = spl_max(1, n_heads - first->head);
+  return spl_ceil_div(ahead, spl_ceil_div(ahead, run->plan->max_bundle));
+}
+
 /* False at the end of the task. */
 static bool next_bundle(const run_context *run, task_walk *w, bundle *b) {
   b->n = 0;
-  while (w->has_piece && b->n < run->plan->max_bundle && joins(b, &w->piece)) {
+  const int64_t most = w->has_piece ? bundle_size(run, &w->walk, &w->piece) : 0;
+  while (w->has_piece && b->n < most && joins(b, &w->piece)) {
     b->pieces[b->n++] = w->piece;
     w->has_piece = spl_walk_next(&w->walk, &w->piece);
   }
@@ -156,7 +165,7 @@ static void store_result(const run_context *run, int64_t request, int64_t query_
 
 static void store_empty(const run_context *run, const spl_piece *piece) {
   const spl_shape *shape = &run->plan->shape;
-  const float zeros[SPLITKV_MAX_HEAD_DIM] = {0};
+  static const float zeros[SPLITKV_MAX_HEAD_DIM];
   for (int64_t h = 0; h < shape->group; h++) {
     store_result(run, piece->request, piece->head * shape->group + h, zeros, -INFINITY);
   }
@@ -334,7 +343,7 @@ static void merge_head(const run_context *run, const spl_merge_run *m, int64_t h
 /* Task i of n takes its share of all cut rows. */
 static void merge_task(void *context, int64_t task) {
   const run_context *run = (const run_context *)context;
-  const int64_t group = run->plan->shape.group, n = run->n_merge_tasks;
+  const int64_t group = run->plan->shape.group, n = run->plan->n_merge_tasks;
   const int64_t rows = run->plan->n_merge_pairs * group;
   const int64_t first = rows / n * task + rows % n * task / n;
   const int64_t end = rows / n * (task + 1) + rows % n * (task + 1) / n;
@@ -505,9 +514,8 @@ splitkv_status splitkv_run(const splitkv_plan *plan, const splitkv_problem *prob
   status = check_page_ids(plan, tensors, error);
   if (status != SPLITKV_OK) return status;
 
-  const int64_t cut_rows = plan->n_merge_pairs * plan->shape.group;
-  run_context run = {plan, tensors, (unsigned char *)workspace, spl_min(plan->n_workers, cut_rows)};
+  run_context run = {plan, tensors, (unsigned char *)workspace};
   parallel_for(pool, plan->n_tasks, run_task, &run);
-  parallel_for(pool, run.n_merge_tasks, merge_task, &run);
+  parallel_for(pool, plan->n_merge_tasks, merge_task, &run);
   return SPLITKV_OK;
 }

@@ -32,10 +32,14 @@ static int64_t piece_start(const splitkv_problem *problem, int64_t kv_len, int64
 
 int64_t spl_piece_at(const splitkv_problem *problem, int64_t kv_len, int64_t token) {
   if (problem->split_policy == SPLITKV_SPLIT_FIXED_SIZE) return token / problem->split_value;
-  int64_t low = 0, high = spl_n_pieces(problem, kv_len); /* start(low) <= token < start(high) */
-  while (high - low > 1) {
+  /* Pieces are `shorter` tokens long or one more, which leaves few places to look at. */
+  const int64_t n = spl_n_pieces(problem, kv_len);
+  if (n == 1) return 0;
+  const int64_t shorter = kv_len / n;
+  int64_t low = token / (shorter + 1), high = spl_min(n, token / shorter + 1);
+  while (high - low > 1) { /* start(low) <= token < start(high) */
     const int64_t middle = low + (high - low) / 2;
-    if (piece_start(problem, kv_len, middle) <= token) {
+    if (share(kv_len, n, middle) <= token) {
       low = middle;
     } else {
       high = middle;
@@ -90,8 +94,9 @@ bool spl_request_cost(const splitkv_problem *problem, int64_t kv_len, int64_t *c
   return item_cost(problem, kv_len, &item) && spl_mul(item, problem->n_heads_kv, cost);
 }
 
-/* The token in 0 .. kv_len nearest to `token` that AUTO may cut at. */
-static int64_t cut_token_auto(int64_t kv_len, int64_t token) {
+/* The token in 0 .. kv_len nearest to `token` that AUTO may cut at, or an end within `slack`. */
+static int64_t cut_token_auto(int64_t kv_len, int64_t token, int64_t slack) {
+  if (spl_min(token, kv_len - token) <= slack) return token < kv_len - token ? 0 : kv_len;
   const int64_t near = (token + SPL_CUT_TOKENS / 2) / SPL_CUT_TOKENS * SPL_CUT_TOKENS;
   if (near < SPL_CUT_TOKENS) return 0;
   if (near > kv_len - SPL_CUT_TOKENS) return token < kv_len / 2 ? 0 : kv_len;
@@ -100,8 +105,15 @@ static int64_t cut_token_auto(int64_t kv_len, int64_t token) {
 
 /* The same where the rule cuts: the border of pieces nearest to `cost` into the item. */
 static int64_t cut_token_rule(const splitkv_problem *problem, int64_t kv_len, int64_t cost) {
-  int64_t low = 0, high = spl_n_pieces(problem, kv_len);
-  while (high - low > 1) { /* cost of the first `low` pieces <= cost < that of the first `high` */
+  const int64_t n = spl_n_pieces(problem, kv_len);
+  if (n < 2) return cost < kv_len + SPL_PIECE_COST - cost ? 0 : kv_len;
+  /* The first `low` pieces cost at most `cost`, the first `high` more: all but the last piece cost
+   * `least`, or that or 1 more. */
+  const bool by_size = problem->split_policy == SPLITKV_SPLIT_FIXED_SIZE;
+  const int64_t least = (by_size ? problem->split_value : kv_len / n) + SPL_PIECE_COST;
+  const int64_t most = least + (!by_size && kv_len % n > 0);
+  int64_t low = spl_min(n - 1, cost / most), high = spl_min(n, cost / least + 1);
+  while (high - low > 1) {
     const int64_t middle = low + (high - low) / 2;
     if (piece_start(problem, kv_len, middle) + middle * SPL_PIECE_COST <= cost) {
       low = middle;
@@ -109,18 +121,20 @@ static int64_t cut_token_rule(const splitkv_problem *problem, int64_t kv_len, in
       high = middle;
     }
   }
-  const int64_t before = piece_start(problem, kv_len, low) + low * SPL_PIECE_COST;
-  const int64_t after = piece_start(problem, kv_len, high) + high * SPL_PIECE_COST;
-  return piece_start(problem, kv_len, cost - before < after - cost ? low : high);
+  const int64_t start = piece_start(problem, kv_len, low);
+  const int64_t end = piece_start(problem, kv_len, high);
+  const int64_t before = start + low * SPL_PIECE_COST, after = end + high * SPL_PIECE_COST;
+  return cost - before < after - cost ? start : end;
 }
 
-spl_place spl_cut(const splitkv_problem *problem, int64_t request, int64_t kv_len, int64_t cost) {
+spl_place spl_cut(const splitkv_problem *problem, int64_t request, int64_t kv_len, int64_t cost,
+                  int64_t slack) {
   int64_t each = 0;
   (void)item_cost(problem, kv_len, &each); /* fits: the request's cost did */
   spl_place place = {request, cost / each, 0};
   if (place.head >= problem->n_heads_kv) return (spl_place){request + 1, 0, 0};
   if (problem->split_policy == SPLITKV_SPLIT_AUTO) {
-    place.token = cut_token_auto(kv_len, spl_min(cost % each, kv_len));
+    place.token = cut_token_auto(kv_len, spl_min(cost % each, kv_len), slack);
   } else {
     place.token = cut_token_rule(problem, kv_len, cost % each);
   }

@@ -47,8 +47,10 @@ int64_t spl_slots_before(const splitkv_problem *problem, int64_t kv_len, int64_t
 /* Cost of all KV heads of one request, in tokens. */
 bool spl_request_cost(const splitkv_problem *problem, int64_t kv_len, int64_t *cost);
 
-/* The place nearest to `cost` into request `request` that the policy can cut at. */
-spl_place spl_cut(const splitkv_problem *problem, int64_t request, int64_t kv_len, int64_t cost);
+/* The place nearest to `cost` into request `request` that the policy can cut at. AUTO takes the end
+ * of an item that is at most `slack` tokens away instead of cutting the item. */
+spl_place spl_cut(const splitkv_problem *problem, int64_t request, int64_t kv_len, int64_t cost,
+                  int64_t slack);
 
 /* How many tasks work of this cost is worth, at most n_workers. */
 int64_t spl_n_tasks(const spl_shape *shape, int64_t total_cost, int64_t n_workers);

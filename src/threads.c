@@ -5,19 +5,37 @@
  * One mutex guards everything except the task counter. A run offers "seats", one for each further
  * thread that could have a task; a thread that wakes takes a seat, works until no task is left and
  * reports back. When the calling thread finds no task left it withdraws the seats nobody took, so
- * it never waits for a thread that has not woken yet, only for bodies that are still running. */
+ * it never waits for a thread that has not woken yet, only for bodies that are still running.
+ *
+ * Waking a thread takes tens of microseconds, so a thread that comes from a job looks around for a
+ * moment before it sleeps: the caller for the bodies that still run, the others for the next job
+ * (the merge follows the tasks at once). That moment is a small share of the job, and there is none
+ * where the process has fewer CPUs than the pool has threads.
+ *
+ * Under a quota of CPU time no more threads are woken than the quota keeps running: where memory is
+ * the bound, threads side by side take more CPU time than one after the other, each waiting for its
+ * share of the bandwidth. */
 #define _POSIX_C_SOURCE 200809L /* pthread_sigmask */
 
 #include <splitkv/threads.h>
 
+#include "cpus.h"
 #include "error.h"
 
 #include <assert.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <time.h>
+
+/* Longest time that a thread looks around before it sleeps, and the share of its job that this may
+ * be. */
+enum { LOOK_NS = 50000, LOOK_SHARE = 16 };
+/* Tries before a thread sleeps for the mutex, which is held for well under a microsecond. */
+enum { LOCK_TRIES = 100 };
 
 typedef struct spl_job {
   int64_t n;
@@ -28,12 +46,15 @@ typedef struct spl_job {
 struct splitkv_threads {
   splitkv_pool pool;
   int64_t n_started;
+  int64_t max_seats; /* threads worth waking beside the caller */
+  bool has_cpus;     /* one for each thread */
   pthread_mutex_t mutex;
   pthread_cond_t seats_offered; /* n_seats rose, or is_stopping was set */
   pthread_cond_t all_back;      /* n_working fell to 0 */
   spl_job job;                  /* valid while is_busy */
-  int64_t n_seats;              /* threads that may still join the job */
-  int64_t n_working;            /* threads that joined it and are not back */
+  _Atomic int64_t n_seats;      /* threads that may still join the job */
+  _Atomic int64_t n_working;    /* threads that joined it and are not back */
+  int64_t n_looking;            /* threads that will look at n_seats before they sleep */
   bool is_busy;
   bool is_stopping;
   _Atomic int64_t next_task; /* of the job; the one thing that is changed without the mutex */
@@ -42,6 +63,11 @@ struct splitkv_threads {
 
 /* The mutex and condition calls below fail only on misuse, which would be a defect here. */
 static void lock(splitkv_threads *threads) {
+  for (int i = 0; i < LOCK_TRIES && threads->has_cpus; i++) {
+    if (pthread_mutex_trylock(&threads->mutex) == 0) {
+      return;
+    }
+  }
   int failed = pthread_mutex_lock(&threads->mutex);
   assert(!failed);
   (void)failed;
@@ -65,13 +91,54 @@ static void do_tasks(_Atomic int64_t *next_task, const spl_job *job) {
   }
 }
 
+static int64_t now_ns(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return time.tv_sec * INT64_C(1000000000) + time.tv_nsec;
+}
+
+/* How long to look around after a job that began at start_ns. */
+static int64_t look_ns(const splitkv_threads *threads, int64_t start_ns) {
+  if (!threads->has_cpus) {
+    return 0;
+  }
+  int64_t share = (now_ns() - start_ns) / LOOK_SHARE;
+  return share < LOOK_NS ? share : LOOK_NS;
+}
+
+/* Looks until *count is zero, or is not, for at most limit_ns. Whoever needs this CPU gets it. */
+static void look(const _Atomic int64_t *count, bool for_zero, int64_t limit_ns) {
+  int64_t end_ns = now_ns() + limit_ns;
+  do {
+    for (int i = 0; i < 50; i++) {
+      if ((atomic_load_explicit(count, memory_order_relaxed) == 0) == for_zero) {
+        return;
+      }
+    }
+    sched_yield();
+  } while (now_ns() < end_ns);
+}
+
+/* With the mutex. Returns when there is a seat or the pool stops. */
+static void wait_for_seat(splitkv_threads *threads, int64_t limit_ns) {
+  if (limit_ns > 0 && threads->n_seats == 0 && !threads->is_stopping) {
+    threads->n_looking++;
+    unlock(threads);
+    look(&threads->n_seats, false, limit_ns);
+    lock(threads);
+    threads->n_looking--;
+  }
+  while (threads->n_seats == 0 && !threads->is_stopping) {
+    pthread_cond_wait(&threads->seats_offered, &threads->mutex);
+  }
+}
+
 static void *thread_main(void *argument) {
   splitkv_threads *threads = argument;
+  int64_t limit_ns = 0;
   lock(threads);
   for (;;) {
-    while (threads->n_seats == 0 && !threads->is_stopping) {
-      pthread_cond_wait(&threads->seats_offered, &threads->mutex);
-    }
+    wait_for_seat(threads, limit_ns);
     if (threads->is_stopping) {
       break;
     }
@@ -79,7 +146,9 @@ static void *thread_main(void *argument) {
     threads->n_working++;
     spl_job job = threads->job;
     unlock(threads);
+    int64_t start_ns = now_ns();
     do_tasks(&threads->next_task, &job);
+    limit_ns = look_ns(threads, start_ns);
     lock(threads);
     threads->n_working--;
     if (threads->n_working == 0) {
@@ -90,8 +159,9 @@ static void *thread_main(void *argument) {
   return NULL;
 }
 
-/* Publishes the job and wakes min(n, threads) - 1 threads. False when a run is under way: a caller
- * who breaks the rule of one run at a time gets the right result from its own thread alone. */
+/* Publishes the job and wakes as many threads as it has seats, less those that are awake. False
+ * when a run is under way: a caller who breaks the rule of one run at a time gets the right result
+ * from its own thread alone. */
 static bool offer_job(splitkv_threads *threads, const spl_job *job) {
   lock(threads);
   if (threads->is_busy) {
@@ -101,12 +171,13 @@ static bool offer_job(splitkv_threads *threads, const spl_job *job) {
   threads->is_busy = true;
   threads->job = *job;
   atomic_store_explicit(&threads->next_task, 0, memory_order_relaxed);
-  int64_t n_seats = job->n - 1 < threads->n_started ? job->n - 1 : threads->n_started;
+  int64_t n_seats = job->n - 1 < threads->max_seats ? job->n - 1 : threads->max_seats;
   threads->n_seats = n_seats;
-  if (n_seats == threads->n_started) {
+  int64_t n_wanted = n_seats - threads->n_looking;
+  if (n_wanted == threads->n_started) {
     pthread_cond_broadcast(&threads->seats_offered);
   } else {
-    for (int64_t i = 0; i < n_seats; i++) {
+    for (int64_t i = 0; i < n_wanted; i++) {
       pthread_cond_signal(&threads->seats_offered);
     }
   }
@@ -114,9 +185,14 @@ static bool offer_job(splitkv_threads *threads, const spl_job *job) {
   return true;
 }
 
-static void withdraw_job(splitkv_threads *threads) {
+static void withdraw_job(splitkv_threads *threads, int64_t limit_ns) {
   lock(threads);
   threads->n_seats = 0;
+  if (limit_ns > 0 && threads->n_working > 0) {
+    unlock(threads);
+    look(&threads->n_working, true, limit_ns);
+    lock(threads);
+  }
   while (threads->n_working > 0) {
     pthread_cond_wait(&threads->all_back, &threads->mutex);
   }
@@ -128,14 +204,15 @@ static void parallel_for(void *context, int64_t n, void (*body)(void *body_conte
                          void *body_context) {
   splitkv_threads *threads = context;
   spl_job job = {.n = n, .body = body, .body_context = body_context};
-  if (n <= 1 || threads->n_started == 0 || !offer_job(threads, &job)) {
+  if (n <= 1 || threads->max_seats == 0 || !offer_job(threads, &job)) {
     for (int64_t i = 0; i < n; i++) {
       body(body_context, i);
     }
     return;
   }
+  int64_t start_ns = now_ns();
   do_tasks(&threads->next_task, &job);
-  withdraw_job(threads);
+  withdraw_job(threads, look_ns(threads, start_ns));
 }
 
 /* Mutex and conditions; 0, or the error number with none of them left behind. */
@@ -190,6 +267,8 @@ splitkv_status splitkv_threads_create(int64_t n_threads, splitkv_threads **threa
                     SPLITKV_MAX_WORKERS);
   }
   int64_t n_wanted = n_threads - 1; /* the caller of run is the last one */
+  int64_t allowed = spl_allowed_cpus();
+  int64_t quota = spl_quota_cpus();
   splitkv_threads *made = malloc(sizeof *made + (size_t)n_wanted * sizeof made->handles[0]);
   if (made == NULL) {
     return spl_fail(error, SPLITKV_ERROR_OUT_OF_MEMORY, "n_threads", n_threads,
@@ -197,6 +276,8 @@ splitkv_status splitkv_threads_create(int64_t n_threads, splitkv_threads **threa
   }
   *made = (splitkv_threads){
       .pool = {.struct_size = sizeof made->pool, .parallel_for = parallel_for, .context = made},
+      .max_seats = n_wanted < quota - 1 ? n_wanted : quota - 1,
+      .has_cpus = n_threads <= allowed && n_threads <= quota,
   };
   int failed = init_locks(made);
   if (failed) {

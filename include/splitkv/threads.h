@@ -2,7 +2,11 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  *
- * Idle threads sleep: they do not spin, so the pool behaves under a CPU quota. */
+ * Idle threads sleep. After a job a thread looks around for the next one, or for the end of the
+ * job, for at most a sixteenth of the time that the job took and at most 50 us, and not at all
+ * where the process has fewer CPUs than the pool has threads. Under a quota of CPU time (a Linux
+ * control group) no more threads run than the quota keeps running. Both are looked up when the pool
+ * is created. */
 #ifndef SPLITKV_THREADS_H
 #define SPLITKV_THREADS_H
 

@@ -191,6 +191,27 @@ static void pool_independence(test_spec *spec, rng *r) {
   }
 }
 
+/* So many slots that merging them is shared over the workers, which the random problems are too
+ * small for. */
+static void shared_merge(void) {
+  static test_spec spec;
+  test_spec_init(&spec);
+  spec.problem.n_heads_q = 8;
+  spec.problem.n_heads_kv = 2;
+  spec.problem.head_dim = spec.problem.head_dim_v = 128;
+  spec.problem.split_policy = SPLITKV_SPLIT_FIXED_SIZE;
+  spec.problem.split_value = 3;
+  test_spec_requests(&spec, 2, 700);
+  test_batch b;
+  test_batch_build(&b, &spec);
+  if (test_batch_run(&b, NULL)) {
+    rows k = keep(&b);
+    any_workers_and_pool(&spec, &k);
+    forget(&k);
+  }
+  test_batch_destroy(&b);
+}
+
 int main(int argc, char **argv) {
   static const int64_t n_threads[] = {1, 2, 3, 7};
   const int64_t n = argc > 1 ? strtoll(argv[1], NULL, 10) : 60;
@@ -204,6 +225,7 @@ int main(int argc, char **argv) {
       return check_report("invariance");
     pools[2 + i] = splitkv_threads_pool(threads[i]);
   }
+  shared_merge();
   static test_spec spec;
   for (int64_t i = 0; i < n && check_failures() == 0; ++i) {
     rng r = {first + (uint64_t)i};

@@ -6,14 +6,18 @@
 
 #include <splitkv/threads.h>
 
+#include "../../src/cpus.h"
 #include "check.h"
 
 #include <dirent.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -104,9 +108,11 @@ static void meet(void *body_context, int64_t i) {
   pthread_barrier_wait(body_context);
 }
 
-/* n tasks that wait for each other end only if n threads run at once. */
+/* n tasks that wait for each other end only if n threads run at once: as many as the pool has, or
+ * as the quota of this process allows. */
 static void test_side_by_side(void) {
-  for (unsigned n = 1; n <= 5; n++) {
+  int64_t quota = spl_quota_cpus();
+  for (unsigned n = 1; n <= 5 && n <= quota; n++) {
     splitkv_threads *threads = make_pool(5);
     pthread_barrier_t barrier;
     CHECK(pthread_barrier_init(&barrier, NULL, n) == 0);
@@ -177,6 +183,9 @@ static void log_mask(void *body_context, int64_t i) {
 }
 
 static void test_signals(void) {
+  if (spl_quota_cpus() < 3) {
+    return;
+  }
   sigset_t before;
   pthread_sigmask(SIG_SETMASK, NULL, &before);
   splitkv_threads *threads = make_pool(3);
@@ -196,6 +205,134 @@ static void test_signals(void) {
   CHECK(sigismember(&before, SIGTERM) == 0);
   pthread_barrier_destroy(&log.barrier);
   splitkv_threads_destroy(threads);
+}
+
+/* ── jobs one after another ── */
+
+/* Short jobs and long ones, at once after each other and after a pause, so that threads are met
+ * looking around, falling asleep and asleep. */
+static void add_task(void *body_context, int64_t i) {
+  _Atomic int64_t *sum = body_context;
+  int64_t spin = i % 3 * 400;
+  for (volatile int64_t k = 0; k < spin; k++) {
+  }
+  atomic_fetch_add(sum, i + 1);
+}
+
+static void test_in_a_row(void) {
+  for (int64_t n_threads = 2; n_threads <= 4; n_threads++) {
+    splitkv_threads *threads = make_pool(n_threads);
+    for (int repeat = 0; repeat < 3000; repeat++) {
+      int64_t n = repeat % 7 + 1;
+      _Atomic int64_t sum = 0;
+      run(threads, n, add_task, &sum);
+      CHECK_MSG(sum == n * (n + 1) / 2, "%d tasks on %d threads", (int)n, (int)n_threads);
+      if (repeat % 50 == 0) {
+        nanosleep(&(struct timespec){.tv_nsec = repeat % 200 * 1000}, NULL);
+      }
+    }
+    splitkv_threads_destroy(threads);
+  }
+}
+
+/* A long job is followed by at most 50 us of looking around per thread, whatever it took. */
+static void test_looks_briefly(void) {
+  splitkv_threads *threads = make_pool(2);
+  int64_t used_ns = 0;
+  for (int repeat = 0; repeat < 20; repeat++) {
+    task_log log = {{0}, {0}};
+    run(threads, 2, log_task, &log);
+    struct timespec before;
+    struct timespec after;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &before);
+    nanosleep(&(struct timespec){.tv_nsec = 5 * 1000 * 1000}, NULL);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &after);
+    used_ns += seconds_to_ns(after) - seconds_to_ns(before);
+  }
+  CHECK_MSG(used_ns < 20 * 500 * 1000, "20 pauses used %d us", (int)(used_ns / 1000));
+  splitkv_threads_destroy(threads);
+}
+
+/* ── quotas ── */
+
+static char folder[] = "/tmp/splitkv-quota-XXXXXX";
+
+static void write_file(const char *name, const char *text) {
+  char path[128];
+  (void)snprintf(path, sizeof path, "%s/%s", folder, name);
+  FILE *file = fopen(path, "w");
+  if (CHECK_MSG(file != NULL, "%s", path)) {
+    fputs(text, file);
+    fclose(file);
+  }
+}
+
+static int64_t quota_of(const char *list_text) {
+  char list[128];
+  write_file("list", list_text);
+  (void)snprintf(list, sizeof list, "%s/list", folder);
+  return spl_quota_cpus_at(list, folder);
+}
+
+static void make_folder(const char *name) {
+  char path[128];
+  (void)snprintf(path, sizeof path, "%s/%s", folder, name);
+  CHECK(mkdir(path, 0700) == 0);
+}
+
+static void test_quota(void) {
+  if (!CHECK(mkdtemp(folder) != NULL)) {
+    return;
+  }
+  make_folder("a");
+  make_folder("a/b");
+  make_folder("cpu");
+  make_folder("cpu/c");
+  write_file("a/cpu.max", "250000 100000\n");
+  write_file("a/b/cpu.max", "max 100000\n");
+  write_file("cpu/c/cpu.cfs_quota_us", "100000\n");
+  write_file("cpu/c/cpu.cfs_period_us", "100000\n");
+  write_file("cpu/cpu.cfs_quota_us", "-1\n");
+  write_file("cpu/cpu.cfs_period_us", "100000\n");
+  static const struct {
+    const char *list;
+    int64_t cpus;
+  } cases[] = {
+      {"", INT64_MAX},
+      {"nonsense\n", INT64_MAX},
+      {"0::/\n", INT64_MAX},
+      {"0::/a\n", 3},
+      {"0::/a/b\n", 3}, /* the group above has the limit */
+      {"0::/of/another/view\n", INT64_MAX},
+      {"4:memory:/a\n1:cpu:/c\n0::/\n", 1},
+      {"2:cpuset:/c\n1:cpu,cpuacct:/c\n", 1},
+      {"2:cpuset:/c\n", INT64_MAX},
+      {"1:cpu:/\n", INT64_MAX},
+      {"1:cpu:/c", 1},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    int64_t cpus = quota_of(cases[i].list);
+    CHECK_MSG(cpus == cases[i].cpus, "\"%s\" gave %lld", cases[i].list, (long long)cpus);
+  }
+  CHECK(spl_quota_cpus_at("/nowhere", folder) == INT64_MAX);
+  CHECK(spl_quota_cpus() >= 1 && spl_allowed_cpus() >= 1);
+  static const char *const names[] = {"list",
+                                      "a/b/cpu.max",
+                                      "a/cpu.max",
+                                      "cpu/c/cpu.cfs_quota_us",
+                                      "cpu/c/cpu.cfs_period_us",
+                                      "cpu/cpu.cfs_quota_us",
+                                      "cpu/cpu.cfs_period_us",
+                                      "a/b",
+                                      "a",
+                                      "cpu/c",
+                                      "cpu"};
+  for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+    char path[128];
+    (void)snprintf(path, sizeof path, "%s/%s", folder, names[i]);
+    CHECK(remove(path) == 0);
+  }
+  CHECK(remove(folder) == 0);
 }
 
 /* ── refusals ── */
@@ -262,6 +399,9 @@ int main(void) {
   test_every_task_once();
   test_side_by_side();
   test_idle_threads_sleep();
+  test_looks_briefly();
+  test_in_a_row();
+  test_quota();
   test_nested();
   test_signals();
   return check_report("test_threads");

@@ -101,8 +101,52 @@ static void check_plan(const splitkv_plan *plan) {
   CHECK(info.n_splits == n_splits);
 }
 
+/* Where one item is cut, by looking at every border: the nearest in cost, the later one of two. */
+static int64_t nearest_border(const splitkv_problem *problem, int64_t kv_len, int64_t cost) {
+  int64_t token = 0, piece = 0, best = 0, best_distance = cost;
+  while (token < kv_len) {
+    token = spl_piece_end(problem, kv_len, token);
+    const int64_t border = token + ++piece * SPL_PIECE_COST;
+    const int64_t distance = border > cost ? border - cost : cost - border;
+    if (distance <= best_distance) best = token;
+    if (distance <= best_distance) best_distance = distance;
+  }
+  return best;
+}
+
+/* What is found by division agrees with what is found by counting. */
+static void check_cuts(rng *r) {
+  splitkv_problem problem;
+  splitkv_problem_init(&problem);
+  problem.n_heads_kv = 1;
+  problem.split_policy = policies[rng_range(r, 1, 3)];
+  problem.split_value = problem.split_policy == SPLITKV_SPLIT_NONE ? 0 : rng_range(r, 1, 90);
+  const int64_t kv_len = rng_range(r, 1, 400);
+  int64_t first = 0, piece = 0, item = 0;
+  for (int64_t token = 0; token < kv_len; token++) {
+    const int64_t end = spl_piece_end(&problem, kv_len, first);
+    CHECK(end > first && end <= kv_len);
+    CHECK(spl_piece_at(&problem, kv_len, token) == piece);
+    CHECK(spl_piece_end(&problem, kv_len, token) == end);
+    if (token + 1 < end) continue;
+    first = end;
+    piece++;
+  }
+  CHECK(piece == spl_n_pieces(&problem, kv_len));
+  CHECK(spl_request_cost(&problem, kv_len, &item));
+  for (int64_t cost = 0; cost < item; cost++) {
+    const spl_place cut = spl_cut(&problem, 5, kv_len, cost, 0);
+    const int64_t token = cut.request == 6 ? kv_len : cut.token;
+    CHECK_MSG(token == nearest_border(&problem, kv_len, cost), "policy %d:%lld, %lld of %lld: %lld",
+              (int)problem.split_policy, (long long)problem.split_value, (long long)cost,
+              (long long)kv_len, (long long)token);
+  }
+}
+
 int main(void) {
   rng r = {77};
+  for (int i = 0; i < N_PLANS && check_failures() == 0; ++i)
+    check_cuts(&r);
   for (int i = 0; i < N_PLANS; ++i) {
     splitkv_problem problem;
     int64_t kv_lens[MAX_REQUESTS];
