@@ -10,7 +10,7 @@
 #include "problem.h"
 
 /* Most bytes of one task's scratch that go on the stack. */
-#define SPL_STACK_BYTES (48 * 1024)
+#define SPL_STACK_BYTES (96 * 1024)
 
 /* Scratch of a task whose longest piece has max_piece_tokens: its size in bytes, a multiple of 8.
  * 0 tokens take 0 bytes. */

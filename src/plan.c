@@ -286,13 +286,17 @@ static int64_t place_scratch(splitkv_plan *plan, int64_t longest_piece) {
   return end;
 }
 
-/* Side by side where the rows of one token's heads lie side by side, as many as the stack holds, in
- * bundles of even size. */
+/* Side by side where the rows of one token's heads lie side by side, in bundles of even size: as
+ * many as the stack holds, and few enough that this tile and the next one stay in a second-level
+ * cache. */
 static int64_t choose_bundle(const spl_shape *shape, int64_t stack_bytes) {
   const splitkv_problem *p = &shape->problem;
   const bool side_by_side = shape->k.head < shape->k.token && shape->v.head < shape->v.token;
   if (!side_by_side || stack_bytes == 0) return 1;
-  const int64_t most = spl_min(SPL_MAX_BUNDLE, SPL_STACK_BYTES / stack_bytes);
+  const int64_t tile_bytes =
+      SPL_TILE_TOKENS * (p->head_dim + p->head_dim_v) * shape->kv_bytes; /* of one head */
+  const int64_t by_cache = spl_max(1, SPL_BUNDLE_BYTES / tile_bytes);
+  const int64_t most = spl_min(spl_min(SPL_MAX_BUNDLE, by_cache), SPL_STACK_BYTES / stack_bytes);
   return spl_ceil_div(p->n_heads_kv, spl_ceil_div(p->n_heads_kv, most));
 }
 

@@ -9,6 +9,8 @@
 
 /* Most KV heads that a task walks side by side. */
 #define SPL_MAX_BUNDLE 16
+/* Most bytes of K and V in one tile of theirs. */
+#define SPL_BUNDLE_BYTES (256 * 1024)
 
 /* One call of the pool: the pieces from `start` up to the next task's start. */
 typedef struct spl_task {
