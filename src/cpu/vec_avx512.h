@@ -128,10 +128,10 @@ SPL_INLINE float vf_sum(vf x) {
 typedef __m512 vd;
 #define VD_TOKENS 2 /* rows whose products one vd holds */
 #define VD_MAX_ACC 24
-#define VD_MAX_VECTORS 8
-#define VD_SCORE_VECTORS(nh) ((nh) < 3 ? 8 : 4)
-/* Vectors 0-3 hold tokens 0-3 and, in their second halves, 4-7; vectors 4-7 the next eight. */
-#define VD_ROW_TOKEN(i) ((i) / 8 * 8 + (i) % 8 / 2 + (i) % 2 * 4)
+#define VD_MAX_VECTORS 4
+#define VD_SCORE_VECTORS(nh) 4
+/* Vectors 0-3 hold tokens 0-3 and, in their second halves, 4-7. */
+#define VD_ROW_TOKEN(i) ((i) / 2 + (i) % 2 * 4)
 #define VD_ROWS(rows, v, c) (rows)[2 * (v)] + (c), (rows)[2 * (v) + 1] + (c)
 
 SPL_INLINE vd vd_zero(void) {
@@ -200,12 +200,7 @@ SPL_INLINE __m512 vd_sums(const vd *a, const vd *b, float c) {
 
 /* dst[h * stride + t] = sum of acc[h][token t], times c, for nh heads and nv vectors of tokens. */
 SPL_INLINE void vd_store_sums(float *dst, int64_t stride, const vd *acc, int nh, int nv, float c) {
-  if (nv == 8) {
-    SPL_UNROLL for (int h = 0; h < nh; h++) {
-      _mm512_storeu_ps(dst + h * stride, vd_sums(acc + h * 8, acc + h * 8 + 4, c));
-    }
-    return;
-  }
+  (void)nv; /* 4 */
   SPL_UNROLL for (int h = 0; h < nh; h += 2) {
     const vd *a = acc + h * 4, *b = h + 1 < nh ? a + 4 : a;
     const __m512 s = vd_sums(a, b, c);
