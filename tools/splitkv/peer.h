@@ -82,7 +82,7 @@ typedef struct peer_time {
   double cpu_seconds; /* of the peer's threads together, from the request to the answer */
 } peer_time;
 
-/* One run on the next copy. Returns 0, or -1 when the peer broke. */
+/* One run on the next copy. Returns 0, or -1 when the peer broke or was not ready. */
 int peer_run(peer *p, peer_time *time);
 
 /* Returns when the peer's threads take no time any more; stops those that go on all the same until
