@@ -538,6 +538,9 @@ static double cpu_seconds_of(pid_t pid) {
 
 int peer_run(peer *p, peer_time *time) {
   char request[32], answer[sizeof p->buffer];
+  if (p->state != PEER_READY) {
+    return -1;
+  }
   snprintf(request, sizeof request, "run %lld\n", (long long)p->next_copy);
   p->next_copy = (p->next_copy + 1) % p->n_copies;
   double cpu_start = cpu_seconds_of(p->pid), start = machine_seconds();
