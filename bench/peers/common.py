@@ -29,6 +29,11 @@ class Missing(Exception):
     """The peer's library is not there."""
 
 
+def not_installed(reason):
+    name, text = os.path.basename(sys.argv[0]), " ".join(str(reason).split())[:100]
+    return f"not installed ({text}), run bench/peers/install {name}"
+
+
 class Case:
     """One problem. K and V come as [requests, KV heads, tokens, channels] from gather()."""
 
@@ -154,11 +159,11 @@ def serve(begin):
     except Unsupported as reason:
         channel.send(json.dumps({"unsupported": str(reason)}))
         return
-    except (Missing, ImportError) as reason:
-        name = os.path.basename(sys.argv[0])
-        text = " ".join(str(reason).split())[:100]
-        channel.send(json.dumps(
-            {"missing": f"not installed ({text}), run bench/peers/install {name}"}))
+    except Missing as reason:
+        channel.send(json.dumps({"missing": str(reason)}))
+        return
+    except ImportError as reason:
+        channel.send(json.dumps({"missing": not_installed(reason)}))
         return
     channel.send(json.dumps({"ready": True, "version": peer.version, "path": peer.path,
                              "layout": peer.layout, "kv_dtype": peer.kv_dtype,

@@ -25,7 +25,7 @@
 
 extern char **environ;
 
-enum { DATA_FD = 3, SECTION_ALIGNMENT = 4096 };
+enum { DATA_FD = 3, SECTION_ALIGNMENT = 4096, POLL_MILLISECONDS = 100 };
 #define CALM_STEP_NANOSECONDS 200000
 #define CALM_SECONDS 0.5
 
@@ -270,36 +270,45 @@ static void give_up(peer *p, const char *what) {
   p->requests = p->requests >= 0 ? (close(p->requests), -1) : -1;
 }
 
-static void give_up_dead(peer *p) {
+/* Gives up a peer whose process has ended. Returns whether that is so. */
+static int give_up_ended(peer *p) {
   int status = 0;
-  char what[80] = "it stopped answering";
-  /* Its last words may still be on the way to its file. */
-  struct timespec moment = {.tv_nsec = 1000000};
-  for (int i = 0; i < 200 && p->pid > 0; i++) {
-    if (waitpid(p->pid, &status, WNOHANG) == p->pid) {
-      p->pid = 0;
-      if (WIFSIGNALED(status)) {
-        snprintf(what, sizeof what, "it died of signal %d", WTERMSIG(status));
-      } else {
-        snprintf(what, sizeof what, "it ended with status %d", WEXITSTATUS(status));
-      }
-      break;
+  char what[80];
+  if (p->pid <= 0 || waitpid(p->pid, &status, WNOHANG) != p->pid) {
+    return 0;
+  }
+  p->pid = 0;
+  if (WIFSIGNALED(status)) {
+    snprintf(what, sizeof what, "it died of signal %d", WTERMSIG(status));
+  } else {
+    snprintf(what, sizeof what, "it ended with status %d", WEXITSTATUS(status));
+  }
+  give_up(p, what);
+  return 1;
+}
+
+/* Its pipe is closed: it has ended, or will soon. */
+static void give_up_closed(peer *p) {
+  const struct timespec moment = {.tv_nsec = 1000000};
+  for (int i = 0; i < 200; i++) {
+    if (give_up_ended(p)) {
+      return;
     }
     nanosleep(&moment, NULL);
   }
-  give_up(p, what);
+  give_up(p, "it stopped answering");
 }
 
 static int send_line(peer *p, const char *line) {
   if (p->is_stopped) {
-    kill(-p->pid, SIGCONT);
+    kill(-p->group, SIGCONT);
     p->is_stopped = 0;
   }
   size_t length = strlen(line);
   while (length > 0) {
     ssize_t n = write(p->requests, line, length);
     if (n < 0 && errno != EINTR) {
-      give_up_dead(p);
+      give_up_closed(p);
       return -1;
     }
     line += n > 0 ? n : 0;
@@ -322,30 +331,40 @@ static int take_line(peer *p, char *line) {
   return 1;
 }
 
+/* Reads what is there, waiting for it a little. Returns 0, or -1 when the peer broke. */
+static int fill_buffer(peer *p) {
+  size_t room = sizeof p->buffer - p->n_buffered;
+  if (room == 0) {
+    give_up(p, "it answered with a line that does not end");
+    return -1;
+  }
+  struct pollfd ready = {.fd = p->answers, .events = POLLIN};
+  if (poll(&ready, 1, POLL_MILLISECONDS) <= 0) {
+    /* What it started may hold the pipe open. */
+    return give_up_ended(p) ? -1 : 0;
+  }
+  ssize_t got = read(p->answers, p->buffer + p->n_buffered, room);
+  if (got == 0) {
+    give_up_closed(p);
+    return -1;
+  }
+  p->n_buffered += got > 0 ? (size_t)got : 0;
+  return 0;
+}
+
 /* `line` holds sizeof p->buffer bytes. */
 static int receive_line(peer *p, char *line) {
   double end = machine_seconds() + p->timeout;
   while (!take_line(p, line)) {
-    double left = end - machine_seconds();
-    struct pollfd ready = {.fd = p->answers, .events = POLLIN};
-    int n = left > 0 ? poll(&ready, 1, (int)(left * 1000) + 1) : 0;
-    if (n == 0) {
+    if (machine_seconds() > end) {
       char what[80];
       snprintf(what, sizeof what, "no answer within %g seconds", p->timeout);
       give_up(p, what);
       return -1;
     }
-    size_t room = sizeof p->buffer - p->n_buffered;
-    ssize_t got = n > 0 && room > 0 ? read(p->answers, p->buffer + p->n_buffered, room) : -1;
-    if (room == 0) {
-      give_up(p, "it answered with a line that does not end");
+    if (fill_buffer(p)) {
       return -1;
     }
-    if (got == 0) {
-      give_up_dead(p);
-      return -1;
-    }
-    p->n_buffered += got > 0 ? (size_t)got : 0;
   }
   return 0;
 }
@@ -407,6 +426,7 @@ static int spawn(peer *p, int child_in, int child_out, int data_fd) {
   failed = failed ||
            posix_spawn(&p->pid, p->choice->path, &actions, &attributes, arguments, environ) != 0;
   p->pid = failed ? 0 : p->pid;
+  p->group = p->pid;
   posix_spawnattr_destroy(&attributes);
   posix_spawn_file_actions_destroy(&actions);
   return failed ? -1 : 0;
@@ -500,25 +520,29 @@ static void close_descriptor(int *fd) {
   *fd = -1;
 }
 
-void peer_end(peer *p) {
-  /* The end of its input asks it to go; what has not gone by then has to. */
+/* The end of its input asks it to go; what has not gone after a moment has to. */
+static void end_process(peer *p) {
+  const struct timespec moment = {.tv_nsec = 2000000};
   close_descriptor(&p->requests);
-  if (p->pid > 0) {
-    struct timespec moment = {.tv_nsec = 2000000};
-    int is_gone = 0;
-    if (p->is_stopped) {
-      kill(-p->pid, SIGCONT);
-    }
-    for (int i = 0; i < 500 && p->state != PEER_BROKEN && !is_gone; i++) {
-      is_gone = waitpid(p->pid, NULL, WNOHANG) == p->pid;
-      nanosleep(&moment, NULL);
-    }
-    kill(-p->pid, SIGKILL);
-    if (!is_gone) {
-      waitpid(p->pid, NULL, 0);
-    }
+  if (p->is_stopped) {
+    kill(-p->group, SIGCONT);
   }
-  p->pid = 0;
+  for (int i = 0; i < 500 && p->state != PEER_BROKEN && p->pid > 0; i++) {
+    p->pid = waitpid(p->pid, NULL, WNOHANG) == p->pid ? 0 : p->pid;
+    nanosleep(&moment, NULL);
+  }
+  kill(-p->group, SIGKILL);
+  if (p->pid > 0) {
+    waitpid(p->pid, NULL, 0);
+  }
+}
+
+void peer_end(peer *p) {
+  if (p->group > 0) {
+    end_process(p);
+  }
+  p->pid = p->group = 0;
+  close_descriptor(&p->requests);
   close_descriptor(&p->answers);
   close_descriptor(&p->errors);
   free(p->out);
@@ -596,7 +620,7 @@ void peer_calm(peer *p) {
     n_calm = has_running_thread(p->pid) ? 0 : n_calm + 1;
     if (n_calm == 0 && machine_seconds() > end) {
       p->is_restless = 1;
-      p->is_stopped = kill(-p->pid, SIGSTOP) == 0;
+      p->is_stopped = kill(-p->group, SIGSTOP) == 0;
       return;
     }
   }

@@ -58,7 +58,7 @@ typedef struct peer {
   /* Its own business from here on. */
   int64_t next_copy;
   int is_stopped, is_restless;
-  pid_t pid;                     /* 0: there is none */
+  pid_t pid, group;              /* 0: there is none */
   int requests, answers, errors; /* file descriptors, -1: there is none */
   double timeout;
   char buffer[8192];
