@@ -21,7 +21,7 @@ enum {
   MAX_SETTLE_STEPS = 60 /* of MULTIPLY_SECONDS */
 };
 #define MULTIPLY_SECONDS 0.001 /* of one peak measurement */
-#define WAKE_SECONDS 0.008     /* of runs of a peer before the one that counts */
+#define WAKE_SECONDS 0.008     /* of runs before the one that counts, beside peers */
 #define MAX_SPREAD 0.25
 #define MIN_CPU_SHARE 0.9
 
@@ -175,7 +175,7 @@ static void compare_outputs(measurement *m) {
 }
 
 /* Returns 0, or -1 when the run failed. */
-static int time_run(measurement *m) {
+static int time_run(measurement *m, int is_counted) {
   tool_case *c = m->c;
   roof_memory kv = next_copy(&m->copies);
   c->tensors.k = kv.data[0];
@@ -187,9 +187,11 @@ static int time_run(measurement *m) {
   double start = machine_seconds();
   splitkv_status status = case_run(c, m->machine.pool, &error);
   double seconds = machine_seconds() - start;
-  m->cpu_seconds += machine_cpu_seconds() - cpu_start;
-  m->wall_seconds += seconds;
-  m->run.value[m->run.n++] = seconds;
+  if (is_counted) {
+    m->cpu_seconds += machine_cpu_seconds() - cpu_start;
+    m->wall_seconds += seconds;
+    m->run.value[m->run.n++] = seconds;
+  }
   if (status != SPLITKV_OK) {
     snprintf(m->failure, sizeof m->failure, "the run got %s: %.100s", splitkv_status_name(status),
              error.message);
@@ -232,6 +234,16 @@ static void settle(const measurement *m) {
   }
 }
 
+/* What time_peer does for the peers. */
+static int wake(measurement *m) {
+  double start = machine_seconds();
+  int failed = 0;
+  while (!failed && machine_seconds() - start <= WAKE_SECONDS) {
+    failed = time_run(m, 0);
+  }
+  return failed;
+}
+
 static int measure_round(measurement *m) {
   if (m->n_peers > 0) {
     settle(m);
@@ -241,11 +253,12 @@ static int measure_round(measurement *m) {
   memory = next_copy(&m->copies);
   m->read_ahead.value[m->read_ahead.n++] = roof_read(&m->machine, &memory, PREFETCH_BYTES);
   m->multiply.value[m->multiply.n++] = roof_multiply_adds(&m->machine, m->multiply_adds);
-  int failed = time_run(m);
+  int failed = m->n_peers > 0 ? wake(m) : 0;
+  failed = failed || time_run(m, 1);
   for (size_t i = 0; i < m->n_peers && !failed; i++) {
     time_peer(&m->peers[i]);
   }
-  return failed;
+  return failed ? -1 : 0;
 }
 
 static int measure_rounds(measurement *m, double seconds) {
@@ -357,7 +370,7 @@ static int is_better(const bench_result *a, const bench_result *b) {
 static int measure_attempts(measurement *m, double seconds, bench_result *result) {
   int has_result = 0;
   /* The first run touches memory for the first time; it is not counted. */
-  int failed = time_run(m);
+  int failed = time_run(m, 0);
   for (size_t i = 0; i < m->n_peers && !failed; i++) {
     time_peer(&m->peers[i]);
   }
