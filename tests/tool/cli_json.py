@@ -28,6 +28,10 @@ def tool_json(failures, tool, *arguments, status=0):
     report = json.loads(result.stdout)
     failures.check(report["command"] == arguments[0], f"{arguments}: says its command")
     failures.check(bool(report["version"]) and bool(report["cpu"]), f"{arguments}: version and CPU")
+    failures.check(all(report[key] for key in ("compiler", "compile_flags", "commit")),
+                   f"{arguments}: how it was built")
+    failures.check("/" not in report["compile_flags"] and re.fullmatch(r"[\w./+-]+", report["commit"]),
+                   f"{arguments}: no path in {report['compile_flags']!r}, {report['commit']!r}")
     return report
 
 

@@ -17,10 +17,11 @@ enum {
   MAX_ROUNDS = 400,
   MAX_ATTEMPTS = 3,
   PREFETCH_BYTES = 4096, /* how far ahead the reader with prefetch asks */
-  COPY_BYTES = 4 << 20
+  COPY_BYTES = 4 << 20,
+  MAX_SETTLE_STEPS = 60 /* of MULTIPLY_SECONDS */
 };
-#define COLD_BYTES ((size_t)256 << 20) /* copies of KV together, at least */
-#define MULTIPLY_SECONDS 0.001         /* of one peak measurement */
+#define MULTIPLY_SECONDS 0.001 /* of one peak measurement */
+#define WAKE_SECONDS 0.008     /* of runs before the one that counts, beside peers */
 #define MAX_SPREAD 0.25
 #define MIN_CPU_SHARE 0.9
 
@@ -44,8 +45,7 @@ static void free_copies(kv_copies *copies) {
 
 static int64_t copies_wanted(const tool_case *c, int is_warm) {
   size_t size = c->k.size_bytes + c->v.size_bytes;
-  size_t twice_cache = 2 * machine_cache_bytes();
-  size_t total = twice_cache > COLD_BYTES ? twice_cache : COLD_BYTES;
+  size_t total = machine_cold_bytes();
   if (is_warm || size == 0 || size >= total) {
     return 1;
   }
@@ -139,6 +139,13 @@ static double median(samples *s) {
 
 /* ── rounds ─────────────────────────────────────────────────────────────────────────────────── */
 
+/* What the runs of one peer took. */
+typedef struct peer_samples {
+  peer *p;
+  samples run;
+  double cpu_seconds;
+} peer_samples;
+
 typedef struct measurement {
   tool_case *c;
   roof_machine machine;
@@ -148,6 +155,8 @@ typedef struct measurement {
   int has_expected;
   samples read_plain, read_ahead, multiply, run;
   double cpu_seconds, wall_seconds; /* of the runs together */
+  peer_samples *peers;              /* [n_peers] */
+  size_t n_peers;
   char failure[160];
 } measurement;
 
@@ -166,7 +175,7 @@ static void compare_outputs(measurement *m) {
 }
 
 /* Returns 0, or -1 when the run failed. */
-static int time_run(measurement *m) {
+static int time_run(measurement *m, int is_counted) {
   tool_case *c = m->c;
   roof_memory kv = next_copy(&m->copies);
   c->tensors.k = kv.data[0];
@@ -178,9 +187,11 @@ static int time_run(measurement *m) {
   double start = machine_seconds();
   splitkv_status status = case_run(c, m->machine.pool, &error);
   double seconds = machine_seconds() - start;
-  m->cpu_seconds += machine_cpu_seconds() - cpu_start;
-  m->wall_seconds += seconds;
-  m->run.value[m->run.n++] = seconds;
+  if (is_counted) {
+    m->cpu_seconds += machine_cpu_seconds() - cpu_start;
+    m->wall_seconds += seconds;
+    m->run.value[m->run.n++] = seconds;
+  }
   if (status != SPLITKV_OK) {
     snprintf(m->failure, sizeof m->failure, "the run got %s: %.100s", splitkv_status_name(status),
              error.message);
@@ -190,18 +201,76 @@ static int time_run(measurement *m) {
   return 0;
 }
 
+/* The last of several runs counts. Those before it wake the peer's threads, as the work before
+ * attention does in a program that uses it, and give the system time to find a CPU for each. Each
+ * run reads another copy, so the last one finds no KV in a cache. */
+static void time_peer(peer_samples *s) {
+  peer_time time = {0};
+  double start = machine_seconds();
+  while (s->p->state == PEER_READY && peer_run(s->p, &time) == 0) {
+    if (machine_seconds() - start > WAKE_SECONDS) {
+      break;
+    }
+  }
+  if (peer_run(s->p, &time) == 0) {
+    s->run.value[s->run.n++] = time.seconds;
+    s->cpu_seconds += time.cpu_seconds;
+  }
+  peer_calm(s->p);
+}
+
+/* Lets our threads work until each has a CPU of its own: after the peers' threads were on all of
+ * them, Linux wakes ours on one for a while. */
+static void settle(const measurement *m) {
+  int64_t n_cpus = machine_n_cpus();
+  int64_t active = m->machine.n_threads < n_cpus ? m->machine.n_threads : n_cpus;
+  for (int i = 0; i < MAX_SETTLE_STEPS && active > 1; i++) {
+    double cpu_start = machine_cpu_seconds(), start = machine_seconds();
+    roof_multiply_adds(&m->machine, m->multiply_adds);
+    double wall = machine_seconds() - start;
+    if (machine_cpu_seconds() - cpu_start > MIN_CPU_SHARE * (double)active * wall) {
+      return;
+    }
+  }
+}
+
+/* What time_peer does for the peers. */
+static int wake(measurement *m) {
+  double start = machine_seconds();
+  int failed = 0;
+  while (!failed && machine_seconds() - start <= WAKE_SECONDS) {
+    failed = time_run(m, 0);
+  }
+  return failed;
+}
+
 static int measure_round(measurement *m) {
+  if (m->n_peers > 0) {
+    settle(m);
+  }
   roof_memory memory = next_copy(&m->copies);
   m->read_plain.value[m->read_plain.n++] = roof_read(&m->machine, &memory, 0);
   memory = next_copy(&m->copies);
   m->read_ahead.value[m->read_ahead.n++] = roof_read(&m->machine, &memory, PREFETCH_BYTES);
   m->multiply.value[m->multiply.n++] = roof_multiply_adds(&m->machine, m->multiply_adds);
-  return time_run(m);
+  int failed = m->n_peers > 0 ? wake(m) : 0;
+  failed = failed || time_run(m, 1);
+  for (size_t i = 0; i < m->n_peers && !failed; i++) {
+    time_peer(&m->peers[i]);
+  }
+  return failed ? -1 : 0;
 }
 
 static int measure_rounds(measurement *m, double seconds) {
   m->read_plain.n = m->read_ahead.n = m->multiply.n = m->run.n = 0;
   m->cpu_seconds = m->wall_seconds = 0;
+  int n_measured = 1;
+  for (size_t i = 0; i < m->n_peers; i++) {
+    n_measured += m->peers[i].p->state == PEER_READY;
+    m->peers[i].run.n = 0;
+    m->peers[i].cpu_seconds = 0;
+  }
+  seconds *= n_measured;
   double start = machine_seconds();
   while (m->run.n < MAX_ROUNDS) {
     if (measure_round(m)) {
@@ -227,21 +296,36 @@ static int64_t calibrate_multiply_adds(const roof_machine *machine) {
 
 /* ── results ────────────────────────────────────────────────────────────────────────────────── */
 
+static void note_spread(double spread, int *is_noisy, char *noise, size_t capacity) {
+  *is_noisy = spread > MAX_SPREAD;
+  if (*is_noisy) {
+    snprintf(noise, capacity, "the times spread over %.0f%% of their median", 100 * spread);
+  }
+}
+
 static void judge_noise(const measurement *m, bench_result *result) {
   int64_t n_cpus = machine_n_cpus();
   int64_t active = m->machine.n_threads < n_cpus ? m->machine.n_threads : n_cpus;
   active = m->c->info.n_tasks < active ? m->c->info.n_tasks : active;
   double cpu_share = m->cpu_seconds / ((double)active * m->wall_seconds);
-  result->is_noisy = 0;
+  note_spread(result->spread, &result->is_noisy, result->noise, sizeof result->noise);
   if (active > 0 && cpu_share < MIN_CPU_SHARE) {
     result->is_noisy = 1;
     snprintf(result->noise, sizeof result->noise, "the threads ran %.0f%% of the time",
              100 * cpu_share);
-  } else if (result->spread > MAX_SPREAD) {
-    result->is_noisy = 1;
-    snprintf(result->noise, sizeof result->noise, "the times spread over %.0f%% of their median",
-             100 * result->spread);
   }
+}
+
+static void summarize_peer(peer_samples *s, bench_peer_result *result) {
+  if (s->p->state != PEER_READY) {
+    return;
+  }
+  result->time = median(&s->run);
+  result->time_min = s->run.value[0];
+  result->time_max = s->run.value[s->run.n - 1];
+  result->spread = (percentile(&s->run, 0.9) - percentile(&s->run, 0.1)) / result->time;
+  result->cpu_time = s->cpu_seconds / (double)s->run.n;
+  note_spread(result->spread, &result->is_noisy, result->noise, sizeof result->noise);
 }
 
 static void summarize(measurement *m, bench_result *result) {
@@ -262,17 +346,34 @@ static void summarize(measurement *m, bench_result *result) {
   result->compute_roof =
       result->multiply_rate > 0 ? case_multiply_adds(m->c) / result->multiply_rate : 0;
   judge_noise(m, result);
+  for (size_t i = 0; i < m->n_peers; i++) {
+    summarize_peer(&m->peers[i], &result->peers[i]);
+  }
 }
 
-/* The attempt to keep: one without noise, else the one with the least spread. */
+static int count_noisy(const bench_result *r) {
+  int n = r->is_noisy;
+  for (int i = 0; i < BENCH_MAX_PEERS; i++) {
+    n += r->peers[i].is_noisy;
+  }
+  return n;
+}
+
+/* The attempt to keep, whole, so that its ratios are of one time: the one with the least noise, of
+ * ours first, then the one with the least spread. */
 static int is_better(const bench_result *a, const bench_result *b) {
-  return a->is_noisy != b->is_noisy ? !a->is_noisy : a->spread < b->spread;
+  return a->is_noisy != b->is_noisy         ? !a->is_noisy
+         : count_noisy(a) != count_noisy(b) ? count_noisy(a) < count_noisy(b)
+                                            : a->spread < b->spread;
 }
 
 static int measure_attempts(measurement *m, double seconds, bench_result *result) {
   int has_result = 0;
   /* The first run touches memory for the first time; it is not counted. */
-  int failed = time_run(m);
+  int failed = time_run(m, 0);
+  for (size_t i = 0; i < m->n_peers && !failed; i++) {
+    time_peer(&m->peers[i]);
+  }
   for (int i = 0; i < MAX_ATTEMPTS && !failed; i++) {
     bench_result attempt = {0};
     failed = measure_rounds(m, seconds);
@@ -284,7 +385,7 @@ static int measure_attempts(measurement *m, double seconds, bench_result *result
       *result = attempt;
       has_result = 1;
     }
-    if (!result->is_noisy) {
+    if (count_noisy(result) == 0) {
       break;
     }
   }
@@ -293,16 +394,23 @@ static int measure_attempts(measurement *m, double seconds, bench_result *result
 }
 
 int bench_measure(tool_case *c, const char *name, const splitkv_pool *pool,
-                  const bench_settings *settings, bench_result *result) {
+                  const bench_settings *settings, peer *peers, size_t n_peers,
+                  bench_result *result) {
   *result = (bench_result){0};
   measurement *m = calloc(1, sizeof *m);
+  peer_samples *of_peers = calloc(n_peers + 1, sizeof *of_peers);
   unsigned char *expected = malloc(c->out.size_bytes + c->lse.size_bytes + 1);
   int status = TOOL_OK;
-  if (!m || !expected || make_copies(&m->copies, c, pool, settings->is_warm)) {
+  if (!m || !of_peers || !expected || make_copies(&m->copies, c, pool, settings->is_warm)) {
     status = tool_unsupported("%s: out of memory for copies of the KV cache", name);
   } else {
     m->c = c;
     m->expected = expected;
+    m->peers = of_peers;
+    m->n_peers = n_peers;
+    for (size_t i = 0; i < n_peers; i++) {
+      of_peers[i].p = &peers[i];
+    }
     m->machine = (roof_machine){
         .pool = pool, .n_threads = c->spec->threads, .isa = roof_isa(c->info.kernel_set)};
     m->multiply_adds = calibrate_multiply_adds(&m->machine);
@@ -314,6 +422,7 @@ int bench_measure(tool_case *c, const char *name, const splitkv_pool *pool,
     free_copies(&m->copies);
   }
   free(expected);
+  free(of_peers);
   free(m);
   return status;
 }

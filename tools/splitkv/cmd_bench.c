@@ -15,6 +15,7 @@
 #include "table.h"
 #include "tool.h"
 #include "verify.h"
+#include "versus.h"
 
 #include <splitkv/threads.h>
 
@@ -37,7 +38,17 @@ const char cmd_bench_help[] =
     "A measurement with a spread above 25% or with threads that ran less than 90% of\n"
     "the time is taken again, and called noisy if that does not help.\n"
     "\n"
+    "With --vs, the peers named run in turn with all that, each in a process of its\n"
+    "own, on the same data, with as many threads. One more line for each of them:\n"
+    "  ratio      the peer's time / our time\n"
+    "  result     'in bound' where its error is within our bound, else the largest\n"
+    "             error / bound, and WRONG where it is no attention at all\n"
+    "\n"
     "  --suite NAME      pr683, ragged, odd or long; several may be named\n"
+    "  --vs PEER         ggml, onnxruntime, openvino, torch or what else bench/peers\n"
+    "                    has; PEER:f32, PEER:f16 or PEER:bf16 is the peer with KV of\n"
+    "                    that type. May be repeated\n"
+    "  --vs-timeout S    time for one answer of a peer, 120 where left out\n"
     "  --warm            all runs read the same KV cache\n"
     "  --seconds S       time to spend on one measurement, 0.5 where left out\n"
     "  --plot FILE.svg   bars of 'of roof', drawn by gnuplot\n"
@@ -51,6 +62,8 @@ typedef struct bench_options {
   int is_json;
   const char *json_path, *plot_path;
   bench_settings settings;
+  option_list peer_names;
+  versus peers;
 } bench_options;
 
 /* What one case came to. */
@@ -63,21 +76,32 @@ typedef struct outcome {
   const char *kernel_set; /* static */
 } outcome;
 
+/* All cases. */
+typedef struct results {
+  outcome *cases;                         /* [n_cases] */
+  peer_outcome (*peers)[BENCH_MAX_PEERS]; /* [n_cases] */
+} results;
+
+/* The column of ratios is there only where there are peers. */
 static const table_column fixed_columns[] = {
     {"case", 0, 1},      {"threads", 0, 0},     {"time", 8, 0},    {"spread", 0, 0},
     {"GB/s", 6, 0},      {"GFLOP/s", 7, 0},     {"of roof", 0, 0}, {"bound by", 0, 1},
-    {"workspace", 9, 0}, {"max abs err", 0, 0}, {"result", 0, 1}};
-enum { N_COLUMNS = sizeof fixed_columns / sizeof fixed_columns[0] };
+    {"workspace", 9, 0}, {"max abs err", 0, 0}, {"ratio", 6, 0},   {"result", 0, 1}};
+enum { N_COLUMNS = sizeof fixed_columns / sizeof fixed_columns[0], RATIO_COLUMN = N_COLUMNS - 2 };
 
 static int parse_arguments(int argc, char **argv, bench_options *options, selection *chosen) {
   const option_rule rules[] = {{"--json", OPTION_FLAG, &options->is_json},
                                {"--json-file", OPTION_TEXT, &options->json_path},
                                {"--plot", OPTION_TEXT, &options->plot_path},
                                {"--seconds", OPTION_SECONDS, &options->settings.seconds},
+                               {"--vs", OPTION_LIST, &options->peer_names},
+                               {"--vs-timeout", OPTION_SECONDS, &options->peers.settings.timeout},
                                {"--warm", OPTION_FLAG, &options->settings.is_warm},
                                {"--suite", OPTION_SUITE, NULL}};
   int status = options_parse(argc, argv, rules, sizeof rules / sizeof rules[0], chosen);
-  return status ? status : selection_finish(chosen, SUITE_BENCH);
+  status = status ? status : selection_finish(chosen, SUITE_BENCH);
+  options->peers.settings.is_warm = options->settings.is_warm;
+  return status ? status : versus_choose(&options->peers, &options->peer_names);
 }
 
 /* ── one case ───────────────────────────────────────────────────────────────────────────────── */
@@ -92,37 +116,63 @@ static void fill_outcome(const tool_case *c, outcome *o) {
   o->kernel_set = c->info.kernel_set;
 }
 
-static int measure_built(tool_case *c, const char *name, const splitkv_pool *pool,
-                         const bench_options *options, outcome *o) {
-  int status = bench_measure(c, name, pool, &options->settings, &o->result);
-  if (status) {
-    return status;
-  }
-  fill_outcome(c, o);
-  o->verdict = (verdict){.worst_row = -1};
-  if (o->result.failure[0]) {
-    memcpy(o->verdict.reason, o->result.failure, sizeof o->verdict.reason);
-    return TOOL_OK;
-  }
+/* Where the run itself failed, nothing is compared with anything. */
+static int judge_results(tool_case *c, const char *name, const splitkv_pool *pool, versus_case *vc,
+                         outcome *o, peer_outcome *peers) {
   oracle expected = {0};
-  status = oracle_compute(&expected, c, name, pool);
+  int status = oracle_compute(&expected, c, name, pool);
   if (!status) {
     o->verdict = oracle_compare(&expected, c);
+    versus_judge(vc, c, &o->result, &expected, peers);
   }
   oracle_free(&expected);
   return status;
 }
 
-static int bench_case(const selected_case *entry, const bench_options *options, outcome *o) {
+static int measure_built(tool_case *c, const char *name, const splitkv_pool *pool,
+                         const bench_options *options, outcome *o, peer_outcome *peers) {
+  versus_case vc;
+  int status = versus_begin(&vc, &options->peers, c, name);
+  if (!status) {
+    status = bench_measure(c, name, pool, &options->settings, vc.peers, vc.n, &o->result);
+  }
+  if (!status) {
+    fill_outcome(c, o);
+    o->verdict = (verdict){.worst_row = -1};
+    memcpy(o->verdict.reason, o->result.failure, sizeof o->verdict.reason);
+  }
+  if (!status && !o->result.failure[0]) {
+    status = judge_results(c, name, pool, &vc, o, peers);
+  }
+  versus_end(&vc);
+  return status;
+}
+
+static int bench_case(const selected_case *entry, const bench_options *options, outcome *o,
+                      peer_outcome *peers) {
   tool_case c = {0};
   splitkv_threads *threads = NULL;
   *o = (outcome){0};
   int status = case_prepare(&c, &entry->spec, entry->name, &threads);
   if (!status) {
-    status = measure_built(&c, entry->name, splitkv_threads_pool(threads), options, o);
+    status = measure_built(&c, entry->name, splitkv_threads_pool(threads), options, o, peers);
   }
   splitkv_threads_destroy(threads);
   case_free(&c);
+  return status;
+}
+
+/* A peer that broke is no reason to stop: the others are measured. Returns TOOL_OK, or the status
+ * of the last error line it printed. */
+static int complain_of_peers(const selected_case *entry, const versus *v,
+                             const peer_outcome *peers) {
+  int status = TOOL_OK;
+  for (size_t i = 0; i < v->n; i++) {
+    if (peers[i].state == PEER_BROKEN) {
+      status =
+          tool_unsupported("%s: --vs %s: %s", entry->name, v->choices[i].text, peers[i].reason);
+    }
+  }
   return status;
 }
 
@@ -132,7 +182,26 @@ static const char *bound_by(const outcome *o) {
   return o->result.compute_roof > o->result.memory_roof ? "compute" : "memory";
 }
 
-static void print_case(const table_column *columns, const selected_case *entry, const outcome *o) {
+/* cells[N_COLUMNS]; without peers, a table has no ratios. NULL prints the titles. */
+static void print_cells(const table_column *columns, const char *const *cells, int has_peers) {
+  table_column shown_columns[N_COLUMNS];
+  const char *shown[N_COLUMNS];
+  size_t n = 0;
+  for (int i = 0; i < N_COLUMNS; i++) {
+    if (i != RATIO_COLUMN || has_peers) {
+      shown_columns[n] = columns[i];
+      shown[n++] = cells ? cells[i] : "";
+    }
+  }
+  if (cells) {
+    table_row(shown_columns, n, shown);
+  } else {
+    table_header(shown_columns, n);
+  }
+}
+
+static void print_case(const table_column *columns, const selected_case *entry, const outcome *o,
+                       int has_peers) {
   char text[9][32];
   snprintf(text[0], sizeof text[0], "%lld", (long long)entry->spec.threads);
   table_time_text(o->result.time, text[1], sizeof text[1]);
@@ -145,14 +214,39 @@ static void print_case(const table_column *columns, const selected_case *entry, 
   snprintf(text[8], sizeof text[8], "%s%s", o->verdict.pass ? "PASS" : "FAIL",
            o->result.is_noisy ? " noisy" : "");
   const char *cells[N_COLUMNS] = {entry->name, text[0],     text[1], text[2], text[3], text[4],
-                                  text[5],     bound_by(o), text[6], text[7], text[8]};
-  table_row(columns, N_COLUMNS, cells);
+                                  text[5],     bound_by(o), text[6], text[7], "",      text[8]};
+  print_cells(columns, cells, has_peers);
   if (!o->verdict.pass) {
     printf("  %s\n  repeat with: splitkv bench '%s'\n", o->verdict.reason, entry->problem);
   }
 }
 
-static void add_json_case(cJSON *list, const selected_case *entry, const outcome *o) {
+/* GB/s and the fraction of the roof are of the same work as ours, whatever bytes the peer reads. */
+static void print_peer(const table_column *columns, const peer_choice *choice, const outcome *o,
+                       const peer_outcome *p) {
+  char name[90], text[7][32], result[300], kv[32];
+  snprintf(name, sizeof name, "  vs %.80s", choice->text);
+  versus_result_text(p, result, sizeof result);
+  if (p->state != PEER_READY) {
+    const char *cells[N_COLUMNS] = {name, "", "", "", "", "", "", "", "", "", "", result};
+    print_cells(columns, cells, 1);
+    return;
+  }
+  double share = p->ratio > 0 ? 1 / p->ratio : 0;
+  table_time_text(p->times.time, text[0], sizeof text[0]);
+  snprintf(text[1], sizeof text[1], "%.0f%%", 100 * p->times.spread);
+  snprintf(text[2], sizeof text[2], "%.1f", o->bytes_per_second * share * 1e-9);
+  snprintf(text[3], sizeof text[3], "%.1f", o->flop_per_second * share * 1e-9);
+  snprintf(text[4], sizeof text[4], "%.1f%%", 100 * o->roof_fraction * share);
+  snprintf(text[5], sizeof text[5], "%.2e", p->verdict.max_abs_err);
+  snprintf(text[6], sizeof text[6], "%.2fx", p->ratio);
+  snprintf(kv, sizeof kv, "%.12s KV", p->kv_dtype);
+  const char *cells[N_COLUMNS] = {name,    "", text[0], text[1], text[2], text[3],
+                                  text[4], kv, "",      text[5], text[6], result};
+  print_cells(columns, cells, 1);
+}
+
+static cJSON *add_json_case(cJSON *list, const selected_case *entry, const outcome *o) {
   const bench_result *r = &o->result;
   cJSON *row = cJSON_CreateObject();
   cJSON_AddItemToArray(list, row);
@@ -196,6 +290,7 @@ static void add_json_case(cJSON *list, const selected_case *entry, const outcome
   if (!o->verdict.pass) {
     cJSON_AddStringToObject(row, "reason", o->verdict.reason);
   }
+  return row;
 }
 
 /* A case's name without its suite: the axis has little room. */
@@ -239,6 +334,15 @@ static int draw_plot(const selection *chosen, const outcome *outcomes, size_t n_
   return status;
 }
 
+static int name_width(const selection *chosen, const versus *v) {
+  int width = selection_name_width(chosen);
+  for (size_t i = 0; i < v->n; i++) {
+    int length = (int)strlen(v->choices[i].text) + 5;
+    width = length > width ? length : width;
+  }
+  return width;
+}
+
 static void print_footer(const selection *chosen, int n_done, int n_failed, int n_noisy,
                          double seconds) {
   selection_print_footer(chosen, n_done, n_failed, seconds);
@@ -261,43 +365,57 @@ static int write_report(const cJSON *report, const selection *chosen, const outc
   return status ? status : printed ? printed : written ? written : drawn;
 }
 
+static void show_case(const table_column *columns, const selected_case *entry, const versus *v,
+                      const outcome *o, const peer_outcome *peers) {
+  print_case(columns, entry, o, v->n > 0);
+  for (size_t i = 0; i < v->n && !o->result.failure[0]; i++) {
+    print_peer(columns, &v->choices[i], o, &peers[i]);
+  }
+}
+
 /* What was done before a stop is reported, too: it took its time, and may have failed. */
-static int bench_all(const selection *chosen, const bench_options *options, outcome *outcomes) {
+static int bench_all(const selection *chosen, const bench_options *options, results *all) {
   table_column columns[N_COLUMNS];
   memcpy(columns, fixed_columns, sizeof columns);
-  columns[0].width = selection_name_width(chosen);
+  const versus *v = &options->peers;
+  columns[0].width = name_width(chosen, v);
   cJSON *report = tool_json_report("bench");
   cJSON *list = cJSON_AddArrayToObject(report, "cases");
-  int n_failed = 0, n_noisy = 0, n_done = 0, status = TOOL_OK;
+  int n_failed = 0, n_noisy = 0, n_done = 0, status = TOOL_OK, broken = TOOL_OK;
   double start = machine_seconds();
   for (size_t i = 0; i < chosen->n_cases && status == TOOL_OK; i++) {
     const selected_case *entry = &chosen->cases[i];
+    outcome *o = &all->cases[i];
     progress_show(i + 1, chosen->n_cases, entry->name, "measuring");
-    status = bench_case(entry, options, &outcomes[i]);
+    status = bench_case(entry, options, o, all->peers[i]);
     progress_clear();
     if (status) {
       break;
     }
     n_done++;
-    n_failed += !outcomes[i].verdict.pass;
-    n_noisy += outcomes[i].result.is_noisy;
-    add_json_case(list, entry, &outcomes[i]);
+    n_failed += !o->verdict.pass;
+    n_noisy += o->result.is_noisy;
+    versus_add_json_case(add_json_case(list, entry, o), v, all->peers[i]);
     if (!options->is_json && i == 0) {
-      table_header(columns, N_COLUMNS);
+      print_cells(columns, NULL, v->n > 0);
     }
     if (!options->is_json) {
-      print_case(columns, entry, &outcomes[i]);
+      show_case(columns, entry, v, o, all->peers[i]);
     }
+    int complaint = complain_of_peers(entry, v, all->peers[i]);
+    broken = complaint ? complaint : broken;
   }
+  versus_add_json_means(report, v, all->peers, (size_t)n_done);
   selection_report(report, n_done, n_failed, status);
   if (status == TOOL_OK || n_done > 0) {
     if (!options->is_json) {
+      versus_print_means(v, all->peers, (size_t)n_done);
       print_footer(chosen, n_done, n_failed, n_noisy, machine_seconds() - start);
     }
-    status = write_report(report, chosen, outcomes, (size_t)n_done, options, status);
+    status = write_report(report, chosen, all->cases, (size_t)n_done, options, status);
   }
   cJSON_Delete(report);
-  return tool_exit_status(n_failed, status);
+  return tool_exit_status(n_failed, status ? status : broken);
 }
 
 /* Before the long work: what comes of it can be written. */
@@ -317,15 +435,18 @@ static int check_outputs(const bench_options *options) {
 }
 
 int cmd_bench(int argc, char **argv) {
-  bench_options options = {.settings = {.seconds = 0.5}};
+  bench_options options = {.settings = {.seconds = 0.5}, .peers = {.settings = {.timeout = 120}}};
   selection chosen;
   selection_init(&chosen);
   int status = parse_arguments(argc, argv, &options, &chosen);
   status = status ? status : check_outputs(&options);
   if (status == TOOL_OK) {
-    outcome *outcomes = calloc(chosen.n_cases + 1, sizeof *outcomes);
-    status = outcomes ? bench_all(&chosen, &options, outcomes) : tool_unsupported("out of memory");
-    free(outcomes);
+    results all = {.cases = calloc(chosen.n_cases + 1, sizeof *all.cases),
+                   .peers = calloc(chosen.n_cases + 1, sizeof *all.peers)};
+    status = all.cases && all.peers ? bench_all(&chosen, &options, &all)
+                                    : tool_unsupported("out of memory");
+    free(all.cases);
+    free(all.peers);
   }
   selection_free(&chosen);
   return status;

@@ -161,6 +161,11 @@ size_t machine_cache_bytes(void) {
   return largest;
 }
 
+size_t machine_cold_bytes(void) {
+  size_t twice_cache = 2 * machine_cache_bytes(), least = (size_t)256 << 20;
+  return twice_cache > least ? twice_cache : least;
+}
+
 static double read_clock(clockid_t clock) {
   struct timespec now = {0};
   clock_gettime(clock, &now);

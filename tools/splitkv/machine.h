@@ -19,6 +19,8 @@ int64_t machine_default_threads(void);
 size_t machine_available_bytes(void);
 /* Bytes of the largest CPU cache, 0 where unknown. */
 size_t machine_cache_bytes(void);
+/* Bytes that no cache holds together by a wide margin: 256 MB, or twice the largest cache. */
+size_t machine_cold_bytes(void);
 /* Seconds on a clock that only moves forward. */
 double machine_seconds(void);
 /* Seconds of CPU time that this process has used, all threads together. */

@@ -44,11 +44,28 @@ static int store_seconds(const option_rule *rule, const char *value) {
   return TOOL_OK;
 }
 
+static int store_item(const option_rule *rule, const char *value) {
+  option_list *list = rule->target;
+  for (size_t i = 0; i < list->n; i++) {
+    if (strcmp(list->items[i], value) == 0) {
+      return tool_usage_error("%s %.80s: is given twice", rule->name, value);
+    }
+  }
+  if (list->n == OPTION_LIST_CAPACITY) {
+    return tool_usage_error("%s %.80s: at most %d may be given", rule->name, value,
+                            OPTION_LIST_CAPACITY);
+  }
+  list->items[list->n++] = value;
+  return TOOL_OK;
+}
+
 static int store_value(const option_rule *rule, const char *value, selection *chosen) {
   switch (rule->kind) {
   case OPTION_TEXT:
     *(const char **)rule->target = value;
     return TOOL_OK;
+  case OPTION_LIST:
+    return store_item(rule, value);
   case OPTION_SECONDS:
     return store_seconds(rule, value);
   case OPTION_SUITE:

@@ -2,6 +2,7 @@
 #include "tool.h"
 
 #include "array.h"
+#include "build_info.h"
 #include "machine.h"
 
 #include <cjson/cJSON.h>
@@ -165,6 +166,9 @@ cJSON *tool_json_report(const char *command) {
   cJSON_AddStringToObject(report, "command", command);
   cJSON_AddStringToObject(report, "version", splitkv_version());
   cJSON_AddStringToObject(report, "cpu", machine_cpu_name());
+  cJSON_AddStringToObject(report, "compiler", build_compiler);
+  cJSON_AddStringToObject(report, "compile_flags", build_flags);
+  cJSON_AddStringToObject(report, "commit", build_commit);
   return report;
 }
 

@@ -52,7 +52,8 @@ const char *tool_last_error(void);
  * command stopped. */
 int tool_exit_status(int n_failed, int status);
 
-/* {"command": command, "version": ..., "cpu": ...}; the caller adds to it and deletes it. */
+/* {"command": command, "version": ..., "cpu": ...} and how it was built; the caller adds to it and
+ * deletes it. */
 struct cJSON *tool_json_report(const char *command);
 
 /* The word among words[0..n) that is nearest to `word`, or NULL where none is near. */

@@ -57,6 +57,30 @@ static double larger(double a, double b) {
   return isnan(b) ? INFINITY : b > a ? b : a;
 }
 
+/* Adds one row's errors. Returns whether it is out of bounds. */
+static int add_row(verdict *v, int64_t row, const ref_row_errors *e, double *worst_bad) {
+  double ratio = isnan(e->worst) ? INFINITY : e->worst;
+  if (ratio > *worst_bad) {
+    *worst_bad = ratio;
+    v->worst_row = row;
+  }
+  v->max_abs_err = larger(v->max_abs_err, e->max_abs_err);
+  v->max_ulp_err = larger(v->max_ulp_err, e->max_ulp_err);
+  v->lse_err = larger(v->lse_err, e->lse_err);
+  v->worst = larger(v->worst, e->worst);
+  return !e->pass;
+}
+
+static void explain_bad_rows(verdict *v, const tool_case *c, int64_t n_bad, int64_t n_rows) {
+  if (n_bad > 0) {
+    snprintf(v->reason, sizeof v->reason,
+             "%lld of %lld rows are out of bounds, the worst %.3g times, request %lld head %lld",
+             (long long)n_bad, (long long)n_rows, v->worst,
+             (long long)(v->worst_row / c->problem.n_heads_q),
+             (long long)(v->worst_row % c->problem.n_heads_q));
+  }
+}
+
 verdict oracle_compare(const oracle *o, const tool_case *c) {
   verdict v = {.pass = 1, .worst_row = -1};
   int64_t n_rows = c->batch.n_requests * c->problem.n_heads_q;
@@ -64,28 +88,53 @@ verdict oracle_compare(const oracle *o, const tool_case *c) {
   double worst_bad = -1;
   for (int64_t row = 0; row < n_rows; row++) {
     ref_row_errors e = ref_compare_row(&c->problem, row, c->tensors.out, c->tensors.lse, o->result);
-    n_bad += !e.pass;
-    double ratio = isnan(e.worst) ? INFINITY : e.worst;
-    if (ratio > worst_bad) {
-      worst_bad = ratio;
-      v.worst_row = row;
-    }
-    v.max_abs_err = larger(v.max_abs_err, e.max_abs_err);
-    v.max_ulp_err = larger(v.max_ulp_err, e.max_ulp_err);
-    v.lse_err = larger(v.lse_err, e.lse_err);
-    v.worst = larger(v.worst, e.worst);
+    n_bad += add_row(&v, row, &e, &worst_bad);
   }
   const char *overrun = case_find_overrun(c);
-  if (n_bad > 0) {
-    snprintf(v.reason, sizeof v.reason,
-             "%lld of %lld rows are out of bounds, the worst %.3g times, request %lld head %lld",
-             (long long)n_bad, (long long)n_rows, v.worst,
-             (long long)(v.worst_row / c->problem.n_heads_q),
-             (long long)(v.worst_row % c->problem.n_heads_q));
-  } else if (overrun) {
+  explain_bad_rows(&v, c, n_bad, n_rows);
+  if (n_bad == 0 && overrun) {
     snprintf(v.reason, sizeof v.reason, "memory outside of the %s was written", overrun);
   }
   v.pass = !v.reason[0];
+  return v;
+}
+
+/* sqrt(sum of squared errors / sum of squares); 0 where all is 0. */
+static double relative_error(const oracle *o, const float *out, int64_t n) {
+  double errors = 0, squares = 0;
+  for (int64_t i = 0; i < n; i++) {
+    double exact = o->result->out[i], error = (double)out[i] - exact;
+    errors += error * error;
+    squares += exact * exact;
+  }
+  return errors == 0 ? 0 : sqrt(errors / squares);
+}
+
+verdict oracle_compare_peer(const oracle *o, const tool_case *c, const float *out,
+                            double *relative_l2) {
+  verdict v = {.pass = 1, .worst_row = -1};
+  int64_t dv = c->problem.head_dim_v, n_rows = c->batch.n_requests * c->problem.n_heads_q;
+  splitkv_problem dense = c->problem;
+  dense.out_stride_head = dense.out_stride_request = 0;
+  int64_t n_bad = 0;
+  double worst_bad = -1;
+  for (int64_t row = 0; row < n_rows; row++) {
+    /* One row is one request and one head: the comparison looks at no other. */
+    double exact_score = o->result->max_abs_score[row], exact_v = o->result->max_abs_v[row];
+    ref_result of_row = {.out = o->result->out + row * dv,
+                         .lse = o->result->lse + row,
+                         .max_abs_score = &exact_score,
+                         .max_abs_v = &exact_v};
+    float rounded[SPLITKV_MAX_HEAD_DIM];
+    for (int64_t i = 0; i < dv; i++) {
+      ref_store(c->problem.dtype_out, rounded, i, (double)out[row * dv + i]);
+    }
+    ref_row_errors e = ref_compare_row(&dense, 0, rounded, NULL, &of_row);
+    n_bad += add_row(&v, row, &e, &worst_bad);
+  }
+  *relative_l2 = relative_error(o, out, n_rows * dv);
+  explain_bad_rows(&v, c, n_bad, n_rows);
+  v.pass = n_bad == 0;
   return v;
 }
 

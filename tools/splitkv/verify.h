@@ -27,6 +27,11 @@ void oracle_free(oracle *o);
 /* Compares out and lse as they stand, and the red zones around everything that was written. */
 verdict oracle_compare(const oracle *o, const tool_case *c);
 
+/* Compares outputs of another library, f32 numbers [b, hq, dv] that are rounded to the case's own
+ * type first. *relative_l2: the norm of all errors over that of what is right. No lse. */
+verdict oracle_compare_peer(const oracle *o, const tool_case *c, const float *out,
+                            double *relative_l2);
+
 /* Runs that must be refused with nothing touched, a workspace that is larger than the bound: fills
  * `reason` and returns 0 when the memory contract is broken, else 1. Poisons the outputs. */
 int verify_memory_contract(tool_case *c, const splitkv_pool *pool, char *reason, size_t capacity);
