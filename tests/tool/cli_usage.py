@@ -140,7 +140,7 @@ def check_help(failures, tool):
             failures.check(word in page, f"help {command} explains {word}")
     check_error(failures, tool, [], 2, ("try 'splitkv help'",))
     for command, options in (("check", ("--json-file",)),
-                             ("bench", ("--json-file", "--plot", "--warm", "--seconds"))):
+                             ("bench", ("--json-file", "--plot", "--warm", "--small-pages", "--seconds"))):
         usage = run_tool([tool, "help", command]).stdout.decode().split("\n\n")[0]
         for option in ("--json", "--suite", *options):
             failures.check(f"{option}" in usage, f"the usage line of {command} names {option}")

@@ -65,7 +65,7 @@ static void copy_stretch(void *context, int64_t first, int64_t end) {
 /* All threads copy, so that the pages of a machine with several memories lie as the first ones do.
  * NULL when memory is short. */
 static void *copy_of(const zoned *source, const splitkv_pool *pool) {
-  copy_job job = {source->data, malloc(source->size_bytes + 1)};
+  copy_job job = {source->data, machine_allocate(source->size_bytes + 1)};
   if (job.copy) {
     data_parallel(pool, (int64_t)source->size_bytes, COPY_BYTES, copy_stretch, &job);
   }

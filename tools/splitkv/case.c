@@ -23,7 +23,7 @@ zoned zoned_allocate(size_t size_bytes) {
   if (size_bytes > SIZE_MAX - overhead) {
     return buffer;
   }
-  buffer.memory = malloc(size_bytes + overhead);
+  buffer.memory = machine_allocate(size_bytes + overhead);
   if (!buffer.memory) {
     return buffer;
   }

@@ -50,6 +50,7 @@ const char cmd_bench_help[] =
     "                    that type. May be repeated\n"
     "  --vs-timeout S    time for one answer of a peer, 120 where left out\n"
     "  --warm            all runs read the same KV cache\n"
+    "  --small-pages     do not ask the system for huge pages for the KV cache\n"
     "  --seconds S       time to spend on one measurement, 0.5 where left out\n"
     "  --plot FILE.svg   bars of 'of roof', drawn by gnuplot\n"
     "  --json            one JSON object instead of the table\n"
@@ -59,7 +60,7 @@ const char cmd_bench_help[] =
     "  splitkv bench --suite pr683 dtype=bf16 threads=2 --json\n";
 
 typedef struct bench_options {
-  int is_json;
+  int is_json, has_small_pages;
   const char *json_path, *plot_path;
   bench_settings settings;
   option_list peer_names;
@@ -97,10 +98,14 @@ static int parse_arguments(int argc, char **argv, bench_options *options, select
                                {"--vs", OPTION_LIST, &options->peer_names},
                                {"--vs-timeout", OPTION_SECONDS, &options->peers.settings.timeout},
                                {"--warm", OPTION_FLAG, &options->settings.is_warm},
+                               {"--small-pages", OPTION_FLAG, &options->has_small_pages},
                                {"--suite", OPTION_SUITE, NULL}};
   int status = options_parse(argc, argv, rules, sizeof rules / sizeof rules[0], chosen);
   status = status ? status : selection_finish(chosen, SUITE_BENCH);
   options->peers.settings.is_warm = options->settings.is_warm;
+  if (options->has_small_pages) {
+    machine_use_small_pages();
+  }
   return status ? status : versus_choose(&options->peers, &options->peer_names);
 }
 

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#define _DEFAULT_SOURCE /* madvise */
 #include "machine.h"
 
 #include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -178,4 +180,26 @@ double machine_seconds(void) {
 
 double machine_cpu_seconds(void) {
   return read_clock(CLOCK_PROCESS_CPUTIME_ID);
+}
+
+/* ── memory ─────────────────────────────────────────────────────────────────────────────────── */
+
+static int has_small_pages;
+
+void machine_use_small_pages(void) {
+  has_small_pages = 1;
+}
+
+void *machine_allocate(size_t size_bytes) {
+  const size_t huge = (size_t)2 << 20;
+  if (has_small_pages || size_bytes < 2 * huge || size_bytes > SIZE_MAX - huge) {
+    return malloc(size_bytes);
+  }
+  void *memory = aligned_alloc(huge, (size_bytes + huge - 1) / huge * huge);
+#ifdef MADV_HUGEPAGE
+  if (memory) {
+    (void)madvise(memory, size_bytes, MADV_HUGEPAGE); /* a wish: ordinary pages will do */
+  }
+#endif
+  return memory;
 }

@@ -28,7 +28,8 @@ static const command commands[] = {
      "run and compare with a double-precision oracle", cmd_check_help, 1},
     {"bench", cmd_bench,
      "[--json] [--json-file FILE] [--plot FILE.svg]\n"
-     "                     [--warm] [--seconds S] [--vs PEER]... [--vs-timeout S]\n"
+     "                     [--warm] [--small-pages] [--seconds S]\n"
+     "                     [--vs PEER]... [--vs-timeout S]\n"
      "                     [PROBLEM... | --suite NAME...] [WORD...]",
      "time, bandwidth, fraction of the machine's roof, and error", cmd_bench_help, 1},
     {"run", cmd_run,
