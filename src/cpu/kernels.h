@@ -36,12 +36,14 @@ typedef struct spl_group {
   int64_t d_padded, dv_padded;
   float score_scale;      /* scale * log2(e): scores are in base 2 */
   int64_t score_stride;   /* floats per row of scores, a multiple of SPL_LANES */
-  float *q;               /* [n_heads rounded up to even][d_padded], in the order of load_q */
+  int q_dtype;            /* whose load_q filled q */
+  float *q;               /* q_floats of the kernel set, in the order of its load_q */
   float *acc;             /* [n_heads][dv_padded] sum of p * v since the last fold */
   float *sum_hi, *sum_lo; /* [n_heads][dv_padded] folded sums; unset while n_folds == 0 */
   float *scores;          /* [n_heads][score_stride] of one tile */
   double *max;            /* [n_heads] integer m, an f32 value: weights are 2^(score - m) */
   double *weight;         /* [n_heads] sum of the weights */
+  double *rounded;        /* [n_heads] and of the rounded ones, if the set rounds them, else NULL */
   int64_t n_tiles;        /* since the last fold */
   int64_t n_folds;
 } spl_group;
@@ -66,18 +68,23 @@ typedef struct spl_tile {
 typedef struct spl_kernel_set {
   const char *name;
   const char *arithmetic;
-  int isa;           /* splitkv_isa */
-  uint32_t cpu_bits; /* SPL_CPU_* that it needs */
+  int arithmetic_class; /* splitkv_arithmetic */
+  int isa;              /* splitkv_isa */
+  uint32_t cpu_bits;    /* SPL_CPU_* that it needs */
+  int rounds_weights;   /* P.V takes weights of fewer bits: there are two sums of them */
 
-  /* Adds one tile to the state. Scores, softmax, P.V; folds after SPL_FOLD_TILES tiles. */
+  /* Floats that spl_group.q has. */
+  int64_t (*q_floats)(int64_t n_heads, int64_t d_padded, int q_dtype);
+  /* Adds one tile to the state. Scores, softmax, P.V; folds after SPL_FOLD_TILES tiles. NULL: the
+   * set does not do this storage type. */
   void (*attend[SPL_N_DTYPES])(spl_group *group, const spl_tile *tile);
   /* Ends the sum of head h: acc row = all of sum p * v, in f32. Once per head, no tile after it. */
   void (*finish)(const spl_group *group, int64_t h);
   /* row[c] /= weight for c < n_padded, unless weight is 0. */
   void (*normalize)(float *row, int64_t n_padded, float weight);
-  /* Head h of q from d elements at src: pairs of heads lie interleaved, SPL_DOT_LANES channels of
-   * the even head, then the same channels of the odd one; zero beyond d. A last head without a
-   * partner stands for both. */
+  /* Head h of q from d elements at src, zero beyond d. In the class f32 pairs of heads lie
+   * interleaved, SPL_DOT_LANES channels of the even head, then the same channels of the odd one; a
+   * last head without a partner stands for both. */
   void (*load_q[SPL_N_DTYPES])(const spl_group *group, int64_t h, const void *src);
   /* dst[0..n) = src rounded to nearest even, NaNs canonical. src is readable up to n rounded up. */
   void (*store_row[SPL_N_DTYPES])(void *dst, const float *src, int64_t n);

@@ -34,7 +34,9 @@ static void describe_use(const splitkv_kernel_set_info *info, char *text, size_t
   if (info->is_default) {
     snprintf(text, capacity, "chosen: the best that is usable here");
   } else if (info->is_usable) {
-    snprintf(text, capacity, "usable: isa=%s", info->name);
+    int is_default_class = strcmp(info->arithmetic, "f32") == 0;
+    snprintf(text, capacity, "usable: %s%s", is_default_class ? "isa=" : "arithmetic=",
+             is_default_class ? info->name : info->arithmetic);
   } else {
     snprintf(text, capacity, "lacks %s", info->missing);
   }
