@@ -19,7 +19,7 @@ const char cmd_info_help[] =
     "  --json  one JSON object instead\n";
 
 static const table_column columns[] = {
-    {"kernel set", 0, 1}, {"arithmetic", 0, 1}, {"needs", 24, 1}, {"here", 0, 1}};
+    {"kernel set", 0, 1}, {"arithmetic", 0, 1}, {"needs", 35, 1}, {"here", 0, 1}};
 enum { N_COLUMNS = sizeof columns / sizeof columns[0] };
 
 static int get_kernel_set(int64_t index, splitkv_kernel_set_info *info) {

@@ -35,8 +35,8 @@ const char problem_grammar_help[] =
     "  seed=1           of the random data, lengths and tables\n"
     "  threads=N        workers; as many as this process has CPUs where left out\n"
     "  isa=auto         auto, scalar, avx2, avx512, avx512bf16 or neon\n"
-    "  arithmetic=f32   f32: the same bits on every CPU; bf16: dot products of bf16 are\n"
-    "                   allowed too, where the CPU has them and KV is bf16\n"
+    "  arithmetic=f32   f32: the same bits on every CPU; bf16: dot products of bf16\n"
+    "                   are allowed too, where the CPU has them and KV is bf16\n"
     "Numbers may end in k (1024) or M (1048576).\n";
 
 /* ── the words ──────────────────────────────────────────────────────────────────────────────── */

@@ -62,8 +62,11 @@ verdict oracle_compare(const oracle *o, const tool_case *c) {
   int64_t n_rows = c->batch.n_requests * c->problem.n_heads_q;
   int64_t n_bad = 0;
   double worst_bad = -1;
+  splitkv_arithmetic arithmetic =
+      strcmp(c->info.arithmetic, "bf16") == 0 ? SPLITKV_ARITHMETIC_BF16 : SPLITKV_ARITHMETIC_F32;
   for (int64_t row = 0; row < n_rows; row++) {
-    ref_row_errors e = ref_compare_row(&c->problem, row, c->tensors.out, c->tensors.lse, o->result);
+    ref_row_errors e =
+        ref_compare_row(&c->problem, arithmetic, row, c->tensors.out, c->tensors.lse, o->result);
     n_bad += !e.pass;
     double ratio = isnan(e.worst) ? INFINITY : e.worst;
     if (ratio > worst_bad) {
