@@ -97,6 +97,7 @@ int main(int argc, char **argv) {
     judge((shape)kind, longest, SPLITKV_F32, SPLITKV_F32);
     judge((shape)kind, longest / 8 + 3, SPLITKV_F16, SPLITKV_F32);
     judge((shape)kind, longest / 32 + 1, SPLITKV_BF16, SPLITKV_F16);
+    judge((shape)kind, longest / 8 + 1, SPLITKV_BF16, SPLITKV_F32);
   }
   return check_report("long");
 }
