@@ -59,6 +59,42 @@ static double judge(const pattern *x, int64_t kv_len, int64_t group, bool *is_ro
   return worst;
 }
 
+/* Products of one sign, so that each addition rounds a large sum. */
+static double one_sign(const test_spec *spec, char tensor, int64_t source, int64_t head,
+                       int64_t token, int64_t channel) {
+  (void)spec;
+  const uint64_t h = rng_mix((uint64_t)(((source * 131 + head) * 4099 + token) * 1031 + channel));
+  return tensor == 'v' ? 1 : 0.5 + (double)(h >> 40) * 0x1p-25;
+}
+
+/* Largest error over bound of lse where one token has nearly all weight, Q in bf16. */
+static double long_dot_products(int64_t d) {
+  static test_spec spec;
+  test_spec_init(&spec);
+  test_spec_requests(&spec, 40, 2);
+  spec.problem.n_heads_q = 31;
+  spec.problem.head_dim = spec.problem.head_dim_v = d;
+  spec.problem.scale = 0.25F;
+  spec.problem.dtype_q = spec.problem.dtype_kv = SPLITKV_BF16;
+  spec.value = one_sign;
+  test_batch b;
+  test_batch_build(&b, &spec);
+  splitkv_isa isas[TEST_MAX_ISAS];
+  const int n_isas = test_usable_isas(isas);
+  double worst = 0;
+  for (int i = 0; i < n_isas; ++i) {
+    test_batch_use(&b, isas[i]);
+    if (!test_batch_run(&b, NULL) || !test_batch_compare(&b, NULL)) break;
+    for (int64_t row = 0; row < spec.n_requests * spec.problem.n_heads_q; ++row)
+      worst = fmax(
+          worst, ref_compare_row(&b.problem, b.arithmetic, row, b.out.data, b.tensors.lse, &b.exact)
+                         .lse_err /
+                     ref_row_bounds(&b.problem, b.arithmetic, row, &b.exact).lse);
+  }
+  test_batch_destroy(&b);
+  return worst;
+}
+
 int main(void) {
   bool is_rounded = false;
   double worst = 0;
@@ -84,6 +120,9 @@ int main(void) {
     worst = fmax(worst, judge(&x, 2 + step % 40, 1 + step % 20, &is_rounded));
   }
   printf("Q in two terms: %.3f of the bound\n", worst);
+
+  worst = fmax(long_dot_products(SPLITKV_MAX_HEAD_DIM), long_dot_products(128));
+  printf("long dot products: %.3f of the bound of lse\n", worst);
 
   /* The largest f32 rounds to an infinite bf16; an infinite K meets a rest of 0, and one of the
    * other sign; NaN; products and elements below 2^-126. */
