@@ -33,9 +33,20 @@ typedef struct ref_row_errors {
   int pass;
 } ref_row_errors;
 
-/* Compares row `row` = r * n_heads_q + h of `out` (dtype_out, strides of the problem) and lse. */
-ref_row_errors ref_compare_row(const splitkv_problem *problem, int64_t row, const void *out,
-                               const float *lse, const ref_result *result);
+/* The bounds of a row of f32 results that were computed in an arithmetic class: of out, and of lse.
+ * A 16-bit result may be one unit in the last place further from the correctly rounded one than
+ * `out_16bit`. */
+typedef struct ref_bounds {
+  double out, out_16bit, lse;
+} ref_bounds;
+ref_bounds ref_row_bounds(const splitkv_problem *problem, splitkv_arithmetic arithmetic,
+                          int64_t row, const ref_result *result);
+
+/* Compares row `row` = r * n_heads_q + h of `out` (dtype_out, strides of the problem) and lse,
+ * which were computed in the given arithmetic class. */
+ref_row_errors ref_compare_row(const splitkv_problem *problem, splitkv_arithmetic arithmetic,
+                               int64_t row, const void *out, const float *lse,
+                               const ref_result *result);
 
 /* One element of a dtype as double, and the nearest element (ties to even) of a double. */
 double ref_load(splitkv_dtype dtype, const void *data, int64_t index);

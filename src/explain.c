@@ -60,8 +60,9 @@ static task_work measure_task(const splitkv_plan *plan, int64_t task) {
 splitkv_status splitkv_plan_get_info(const splitkv_plan *plan, splitkv_plan_info *info,
                                      splitkv_error *error) {
   if (info == NULL) return spl_fail_null(error, "info");
-  splitkv_status status = spl_check_struct_size(error, "info.struct_size", info->struct_size,
-                                                sizeof *info, sizeof *info);
+  splitkv_status status =
+      spl_check_struct_size(error, "info.struct_size", info->struct_size,
+                            offsetof(splitkv_plan_info, arithmetic), sizeof *info);
   if (status != SPLITKV_OK) return status;
   status = spl_check_plan(plan, error);
   if (status != SPLITKV_OK) return status;
@@ -84,6 +85,7 @@ splitkv_status splitkv_plan_get_info(const splitkv_plan *plan, splitkv_plan_info
   const splitkv_plan_info full = {
       .struct_size = sizeof *info,
       .kernel_set = plan->shape.kernels->name,
+      .arithmetic = plan->shape.kernels->arithmetic,
       .policy = plan->shape.problem.split_policy,
       .n_requests = plan->n_requests,
       .n_tasks = plan->n_tasks,

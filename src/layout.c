@@ -25,27 +25,28 @@ static bool place_scratch(const spl_shape *shape, int64_t max_piece_tokens, unsi
   *bytes = 0;
   if (max_piece_tokens == 0) return true;
   const int64_t heads = shape->group;
-  int64_t width = SPL_TILE_TOKENS, q = 0, acc = 0, scores = 0;
+  const spl_kernel_set *kernels = shape->kernels;
+  const int64_t q = kernels->q_floats(heads, shape->d_padded, (int)shape->problem.dtype_q);
+  int64_t width = SPL_TILE_TOKENS, acc = 0, scores = 0;
   if (max_piece_tokens < width) width = spl_ceil_div(max_piece_tokens, SPL_LANES) * SPL_LANES;
-  if (!spl_mul(heads, shape->kernels->q_copies * shape->d_padded, &q) || !spl_mul(heads, shape->dv_padded, &acc) ||
-      !spl_mul(heads, width, &scores)) {
-    return false;
-  }
+  if (!spl_mul(heads, shape->dv_padded, &acc) || !spl_mul(heads, width, &scores)) return false;
   /* The last tile may be a partial one: what counts is that there is a tile that folds. */
   const int64_t folds = max_piece_tokens > (int64_t)(SPL_FOLD_TILES - 1) * SPL_TILE_TOKENS;
-  void *q_rows, *acc_rows, *hi, *lo, *score_rows, *weight, *max;
+  void *q_rows, *acc_rows, *hi, *lo, *score_rows, *weight, *rounded, *max;
   if (!take(base, bytes, q, sizeof(float), &q_rows) ||
       !take(base, bytes, acc, sizeof(float), &acc_rows) ||
       !take(base, bytes, folds * acc, sizeof(float), &hi) ||
       !take(base, bytes, folds * acc, sizeof(float), &lo) ||
       !take(base, bytes, scores, sizeof(float), &score_rows) ||
       !take(base, bytes, heads, sizeof(double), &weight) ||
+      !take(base, bytes, kernels->rounds_weights * heads, sizeof(double), &rounded) ||
       !take(base, bytes, heads, sizeof(double), &max)) {
     return false;
   }
   if (g == NULL) return true;
   g->score_stride = width;
   g->weight = (double *)weight;
+  g->rounded = kernels->rounds_weights ? (double *)rounded : NULL;
   g->q = (float *)q_rows;
   g->acc = (float *)acc_rows;
   g->sum_hi = (float *)hi;

@@ -13,7 +13,7 @@
 
 /* Problems are compared as bytes, so they must have no padding. */
 _Static_assert(sizeof(splitkv_problem) == sizeof(size_t) + 18 * sizeof(int64_t) +
-                                              8 * sizeof(splitkv_dtype) + sizeof(uint32_t) +
+                                              9 * sizeof(splitkv_dtype) + 2 * sizeof(uint32_t) +
                                               sizeof(float),
                "padding in splitkv_problem");
 
@@ -45,7 +45,7 @@ splitkv_status spl_import_problem(const splitkv_problem *problem, splitkv_proble
   if (problem == NULL) return spl_fail_null(error, "problem");
   const splitkv_status status =
       spl_check_struct_size(error, "problem.struct_size", problem->struct_size,
-                            sizeof(splitkv_problem), sizeof(splitkv_problem));
+                            offsetof(splitkv_problem, arithmetic), sizeof(splitkv_problem));
   if (status != SPLITKV_OK) return status;
   memset(full, 0, sizeof *full);
   memcpy(full, problem, problem->struct_size);
@@ -93,6 +93,9 @@ static splitkv_status check_counts(const splitkv_problem *p, splitkv_error *erro
        p->table_format == SPLITKV_TABLE_DENSE ? INT64_MAX : 0, SPLITKV_ERROR_TABLE_WIDTH},
       {"problem.split_policy", (int)p->split_policy, SPLITKV_SPLIT_AUTO, SPLITKV_SPLIT_NONE,
        SPLITKV_ERROR_SPLIT_POLICY},
+      {"problem.arithmetic", (int)p->arithmetic, SPLITKV_ARITHMETIC_F32, SPLITKV_ARITHMETIC_BF16,
+       SPLITKV_ERROR_ARITHMETIC},
+      {"problem.reserved", p->reserved, 0, 0, SPLITKV_ERROR_RESERVED},
   };
   const splitkv_status status = CHECK_RANGES(counts, error);
   if (status != SPLITKV_OK) return status;
@@ -247,7 +250,7 @@ splitkv_status spl_resolve(const splitkv_problem *problem, spl_shape *shape, spl
   if (status != SPLITKV_OK) return status;
   status = resolve_q_and_out(p, shape, error);
   if (status != SPLITKV_OK) return status;
-  return spl_choose_kernels(p->isa, &shape->kernels, error);
+  return spl_choose_kernels(p->isa, p->arithmetic, p->dtype_kv, &shape->kernels, error);
 }
 
 splitkv_status splitkv_describe(const splitkv_problem *problem, splitkv_error *error) {

@@ -127,6 +127,7 @@ static void begin_group(const run_context *run, const spl_piece *piece, spl_grou
     shape->kernels->load_q[p->dtype_q](g, h, q + offset * shape->q_bytes);
     g->max[h] = -(double)FLT_MAX;
     g->weight[h] = 0;
+    if (g->rounded != NULL) g->rounded[h] = 0;
   }
 }
 
@@ -235,6 +236,7 @@ static void place_groups(const run_context *run, int64_t task, unsigned char *sc
                             .dv = shape->problem.head_dim_v,
                             .d_padded = shape->d_padded,
                             .dv_padded = shape->dv_padded,
+                            .q_dtype = (int)shape->problem.dtype_q,
                             .score_scale = shape->score_scale};
     spl_scratch_place(shape, run->plan->tasks[task].max_piece_tokens,
                       scratch + i * run->plan->stack_bytes, &groups[i]);

@@ -12,9 +12,10 @@
 extern "C" {
 #endif
 
-/* Does at least n_fma independent multiply-adds (one multiply and one add of one f32 each), in
- * registers, with the vectors of kernel set `isa`. Returns how many it did, 0 for a kernel set that
- * is not usable here. The result of the arithmetic goes to *sink (any float). */
+/* Does at least n_fma independent multiply-adds (one multiply and one add each), in registers, with
+ * the vectors and the arithmetic of kernel set `isa`: of f32, or of products of bf16. Returns how
+ * many it did, 0 for a kernel set that is not usable here. The result of the arithmetic goes to
+ * *sink (any float). */
 SPLITKV_API int64_t splitkv_probe_multiply_add(splitkv_isa isa, int64_t n_fma, float *sink);
 
 /* Reads size_bytes once, in order, with the vectors of kernel set `isa`. prefetch_bytes > 0: asks

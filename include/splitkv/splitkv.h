@@ -106,7 +106,9 @@ extern "C" {
   X(SPLITKV_ERROR_MERGE_SHAPE, 41, "a count of states, rows or channels is out of range")          \
   X(SPLITKV_ERROR_FORMAT, 42, "unknown text format")                                               \
   X(SPLITKV_ERROR_INDEX, 43, "an index is out of range")                                           \
-  X(SPLITKV_ERROR_THREADS, 44, "a thread could not be started")
+  X(SPLITKV_ERROR_THREADS, 44, "a thread could not be started")                                    \
+  X(SPLITKV_ERROR_ARITHMETIC, 45, "unknown arithmetic class, or one that is not allowed")          \
+  X(SPLITKV_ERROR_RESERVED, 46, "a reserved field is not zero")
 
 typedef enum splitkv_status {
 #define SPLITKV_STATUS_ENUM(name, value, text) name = value,
@@ -168,8 +170,18 @@ typedef enum splitkv_isa {
   SPLITKV_ISA_SCALAR = 1,
   SPLITKV_ISA_AVX2 = 2,   /* x86-64 with AVX2, FMA and F16C */
   SPLITKV_ISA_AVX512 = 3, /* x86-64 with AVX-512 F, BW, DQ and VL */
-  SPLITKV_ISA_NEON = 4    /* AArch64 */
+  SPLITKV_ISA_NEON = 4,   /* AArch64 */
+  /* x86-64 with AVX512-BF16 too: arithmetic BF16, for KV in bf16 */
+  SPLITKV_ISA_AVX512BF16 = 5
 } splitkv_isa;
+
+/* What the arithmetic may be (docs/numerics.md has the error bound of each class). */
+typedef enum splitkv_arithmetic {
+  SPLITKV_ARITHMETIC_F32 = 0, /* the class f32 and no other: the same bits on every CPU */
+  /* Also dot products of bf16, in a class of its own, where the CPU has them and KV is bf16:
+   * weights are rounded to bf16. Elsewhere the class f32. */
+  SPLITKV_ARITHMETIC_BF16 = 1
+} splitkv_arithmetic;
 
 /* problem.flags */
 #define SPLITKV_FLAG_TRUST_TABLE 1u /* run does not check page ids: the caller vouches for them */
@@ -207,9 +219,13 @@ typedef struct splitkv_problem {
   /* With SPLITKV_LAYOUT_STRIDES only, else 0. Channels are adjacent. V may alias K. */
   int64_t k_stride_page, k_stride_token, k_stride_head;
   int64_t v_stride_page, v_stride_token, v_stride_head;
+
+  splitkv_arithmetic arithmetic; /* what the caller allows */
+  uint32_t reserved;             /* 0 */
 } splitkv_problem;
 
-/* Zeroes *problem and sets struct_size: f32, NHD, dense int32 table, AUTO, best kernel set. */
+/* Zeroes *problem and sets struct_size: f32, NHD, dense int32 table, AUTO, best kernel set of the
+ * arithmetic class f32. */
 static inline void splitkv_problem_init(splitkv_problem *problem) {
   memset(problem, 0, sizeof *problem);
   problem->struct_size = sizeof *problem;
@@ -320,9 +336,10 @@ typedef struct splitkv_plan_info {
   int64_t n_merges;   /* (request, KV head) pairs that are merged from slots */
   size_t workspace_bytes;
   size_t plan_bytes;
-  size_t stack_bytes; /* scratch per task that lies on the stack instead */
-  double balance;     /* mean work of a task / most work of a task; 1 is perfect */
-  int64_t n_regions;  /* see splitkv_plan_get_region */
+  size_t stack_bytes;     /* scratch per task that lies on the stack instead */
+  double balance;         /* mean work of a task / most work of a task; 1 is perfect */
+  int64_t n_regions;      /* see splitkv_plan_get_region */
+  const char *arithmetic; /* class of the kernel set: "f32" or "bf16" */
 } splitkv_plan_info;
 
 /* Errors: NULL_POINTER, STRUCT_SIZE, PLAN_INVALID. The caller sets info->struct_size. */
@@ -433,7 +450,7 @@ typedef struct splitkv_kernel_set_info {
   size_t struct_size;
   const char *name; /* "avx2" */
   splitkv_isa isa;
-  const char *arithmetic; /* sets of one arithmetic class give the same bits: "f32" */
+  const char *arithmetic; /* sets of one arithmetic class give the same bits: "f32", "bf16" */
   const char *needs;      /* "AVX2 FMA F16C" */
   const char *missing;    /* what this CPU or OS lacks of it, "" when usable */
   int is_usable;

@@ -20,13 +20,36 @@ static const entry entries[] = {
 };
 enum { N_ENTRIES = sizeof entries / sizeof entries[0] };
 
-static const char *const isa_names[] = {"auto", "scalar", "avx2", "avx512", "neon"};
+static const char *const isa_names[] = {"auto", "scalar", "avx2", "avx512", "neon", "avx512bf16"};
 
 static uint32_t missing_bits(const spl_kernel_set *set) {
   return set->cpu_bits & ~spl_cpu_bits();
 }
 
-splitkv_status spl_choose_kernels(splitkv_isa isa, const spl_kernel_set **kernels,
+/* Why a set cannot be taken; SPLITKV_OK if it can. */
+static splitkv_status check_set(const entry *e, splitkv_arithmetic allowed, splitkv_dtype dtype_kv,
+                                splitkv_error *error) {
+  const spl_kernel_set *set = e->set;
+  const uint32_t missing = missing_bits(set);
+  if (missing != 0) {
+    return spl_fail(error, SPLITKV_ERROR_ISA_UNAVAILABLE, "problem.isa", set->isa,
+                    "%s needs %s, this CPU lacks %s", set->name, e->needs,
+                    spl_cpu_bits_text(missing));
+  }
+  if (set->attend[dtype_kv] == NULL) {
+    return spl_fail(error, SPLITKV_ERROR_ISA_UNAVAILABLE, "problem.isa", set->isa,
+                    "%s has no kernels for KV of dtype %d", set->name, (int)dtype_kv);
+  }
+  if (set->arithmetic_class == SPLITKV_ARITHMETIC_F32 || set->arithmetic_class == (int)allowed) {
+    return SPLITKV_OK;
+  }
+  return spl_fail(error, SPLITKV_ERROR_ARITHMETIC, "problem.arithmetic", (int)allowed,
+                  "%d does not allow the class %s of kernel set %s", (int)allowed, set->arithmetic,
+                  set->name);
+}
+
+splitkv_status spl_choose_kernels(splitkv_isa isa, splitkv_arithmetic allowed,
+                                  splitkv_dtype dtype_kv, const spl_kernel_set **kernels,
                                   splitkv_error *error) {
   const int number = (int)isa;
   if (number < 0 || number >= (int)(sizeof isa_names / sizeof isa_names[0])) {
@@ -35,16 +58,12 @@ splitkv_status spl_choose_kernels(splitkv_isa isa, const spl_kernel_set **kernel
   }
   for (int i = 0; i < N_ENTRIES; i++) {
     const spl_kernel_set *set = entries[i].set;
-    if (isa != SPLITKV_ISA_AUTO && set->isa != number) continue;
-    const uint32_t missing = missing_bits(set);
-    if (missing == 0) {
-      *kernels = set;
-      return SPLITKV_OK;
-    }
-    if (isa == SPLITKV_ISA_AUTO) continue;
-    return spl_fail(error, SPLITKV_ERROR_ISA_UNAVAILABLE, "problem.isa", number,
-                    "%s needs %s, this CPU lacks %s", set->name, entries[i].needs,
-                    spl_cpu_bits_text(missing));
+    const int by_name = isa != SPLITKV_ISA_AUTO;
+    if (by_name && set->isa != number) continue;
+    const splitkv_status status = check_set(&entries[i], allowed, dtype_kv, by_name ? error : NULL);
+    if (status != SPLITKV_OK && !by_name) continue;
+    if (status == SPLITKV_OK) *kernels = set;
+    return status;
   }
   return spl_fail(error, SPLITKV_ERROR_ISA_UNAVAILABLE, "problem.isa", number,
                   "%s is not in this build", isa_names[number]);
@@ -65,7 +84,7 @@ splitkv_status splitkv_kernel_set_get(int64_t index, splitkv_kernel_set_info *in
                     (long long)index, N_ENTRIES - 1);
   }
   const spl_kernel_set *best = NULL;
-  (void)spl_choose_kernels(SPLITKV_ISA_AUTO, &best, NULL);
+  (void)spl_choose_kernels(SPLITKV_ISA_AUTO, SPLITKV_ARITHMETIC_F32, SPLITKV_F32, &best, NULL);
   const spl_kernel_set *set = entries[index].set;
   const splitkv_kernel_set_info full = {.struct_size = sizeof full,
                                         .name = set->name,
@@ -79,15 +98,22 @@ splitkv_status splitkv_kernel_set_get(int64_t index, splitkv_kernel_set_info *in
   return SPLITKV_OK;
 }
 
-int64_t splitkv_probe_multiply_add(splitkv_isa isa, int64_t n_fma, float *sink) {
+/* A set by name whatever its class, the default one for AUTO; NULL if it is not usable here. */
+static const spl_kernel_set *set_to_probe(splitkv_isa isa) {
   const spl_kernel_set *set = NULL;
-  if (sink == NULL || spl_choose_kernels(isa, &set, NULL) != SPLITKV_OK) return 0;
-  return set->probe_multiply_add(n_fma, sink);
+  const splitkv_arithmetic allowed =
+      isa == SPLITKV_ISA_AUTO ? SPLITKV_ARITHMETIC_F32 : SPLITKV_ARITHMETIC_BF16;
+  return spl_choose_kernels(isa, allowed, SPLITKV_BF16, &set, NULL) == SPLITKV_OK ? set : NULL;
+}
+
+int64_t splitkv_probe_multiply_add(splitkv_isa isa, int64_t n_fma, float *sink) {
+  const spl_kernel_set *set = set_to_probe(isa);
+  return sink == NULL || set == NULL ? 0 : set->probe_multiply_add(n_fma, sink);
 }
 
 int64_t splitkv_probe_read(splitkv_isa isa, const void *data, size_t size_bytes,
                            size_t prefetch_bytes, uint32_t *sink) {
-  const spl_kernel_set *set = NULL;
-  if (data == NULL || sink == NULL || spl_choose_kernels(isa, &set, NULL) != SPLITKV_OK) return 0;
+  const spl_kernel_set *set = set_to_probe(isa);
+  if (data == NULL || sink == NULL || set == NULL) return 0;
   return set->probe_read(data, size_bytes, prefetch_bytes, sink);
 }

@@ -36,12 +36,14 @@ typedef struct spl_group {
   int64_t d_padded, dv_padded;
   float score_scale;      /* scale * log2(e): scores are in base 2 */
   int64_t score_stride;   /* floats per row of scores, a multiple of SPL_LANES */
-  float *q;               /* [d_padded / SPL_DOT_LANES][n_heads][q_copies][SPL_DOT_LANES] */
+  int q_dtype;            /* whose load_q filled q */
+  float *q;               /* q_floats of the kernel set, in the order of its load_q */
   float *acc;             /* [n_heads][dv_padded] sum of p * v since the last fold */
   float *sum_hi, *sum_lo; /* [n_heads][dv_padded] folded sums; unset while n_folds == 0 */
   float *scores;          /* [n_heads][score_stride] of one tile */
   double *max;            /* [n_heads] integer m, an f32 value: weights are 2^(score - m) */
   double *weight;         /* [n_heads] sum of the weights */
+  double *rounded;        /* [n_heads] and of the rounded ones, if the set rounds them, else NULL */
   int64_t n_tiles;        /* since the last fold */
   int64_t n_folds;
 } spl_group;
@@ -66,11 +68,15 @@ typedef struct spl_tile {
 typedef struct spl_kernel_set {
   const char *name;
   const char *arithmetic;
-  int isa;           /* splitkv_isa */
-  uint32_t cpu_bits; /* SPL_CPU_* that it needs */
-  int64_t q_copies;  /* of each value in spl_group.q */
+  int arithmetic_class; /* splitkv_arithmetic */
+  int isa;              /* splitkv_isa */
+  uint32_t cpu_bits;    /* SPL_CPU_* that it needs */
+  int rounds_weights;   /* P.V takes weights of fewer bits: there are two sums of them */
 
-  /* Adds one tile to the state. Scores, softmax, P.V; folds after SPL_FOLD_TILES tiles. */
+  /* Floats that spl_group.q has. */
+  int64_t (*q_floats)(int64_t n_heads, int64_t d_padded, int q_dtype);
+  /* Adds one tile to the state. Scores, softmax, P.V; folds after SPL_FOLD_TILES tiles. NULL: the
+   * set does not do this storage type. */
   void (*attend[SPL_N_DTYPES])(spl_group *group, const spl_tile *tile);
   /* Ends the sum of head h: acc row = all of sum p * v, in f32. Once per head, no tile after it. */
   void (*finish)(const spl_group *group, int64_t h);

@@ -61,6 +61,9 @@ static void read_problem(fuzz_input *in, splitkv_problem *p) {
     case 29:
       p->scale = 0.25F;
       break;
+    case 31:
+      p->arithmetic = (splitkv_arithmetic)small;
+      break;
     case 30:
       p->struct_size = (size_t)number;
       break;

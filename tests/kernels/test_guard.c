@@ -30,7 +30,7 @@ static void judge(test_spec *spec, uint64_t turn) {
     test_batch b;
     test_batch_build(&b, spec);
     for (int i = 0; i < n_isas; ++i) {
-      b.problem.isa = isas[i];
+      test_batch_use(&b, isas[i]);
       if (!test_batch_run(&b, NULL) || !test_batch_compare(&b, NULL)) break;
     }
     test_batch_destroy(&b);

@@ -77,7 +77,7 @@ static void judge(shape kind, int64_t n, splitkv_dtype kv, splitkv_dtype out) {
   const int n_isas = test_usable_isas(isas);
   double worst = 0;
   for (int i = 0; i < n_isas; ++i) {
-    b.problem.isa = isas[i];
+    test_batch_use(&b, isas[i]);
     b.problem.split_policy = SPLITKV_SPLIT_NONE;
     b.problem.split_value = 0;
     bool ok = test_batch_run(&b, NULL) && test_batch_compare(&b, &worst);
@@ -97,6 +97,7 @@ int main(int argc, char **argv) {
     judge((shape)kind, longest, SPLITKV_F32, SPLITKV_F32);
     judge((shape)kind, longest / 8 + 3, SPLITKV_F16, SPLITKV_F32);
     judge((shape)kind, longest / 32 + 1, SPLITKV_BF16, SPLITKV_F16);
+    judge((shape)kind, longest / 8 + 1, SPLITKV_BF16, SPLITKV_F32);
   }
   return check_report("long");
 }

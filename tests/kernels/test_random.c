@@ -37,7 +37,7 @@ static bool one_problem(uint64_t seed, int64_t max_elements, const splitkv_pool 
   const int n_isas = test_usable_isas(isas);
   bool ok = CHECK(n_isas >= 1);
   for (int i = 0; ok && i < n_isas; ++i) {
-    b.problem.isa = isas[i];
+    test_batch_use(&b, isas[i]);
     for (int k = 0; ok && k < 4; ++k) {
       set_policy(&b, policies[k], &r);
       b.batch.n_workers = rng_range(&r, 1, 9);

@@ -25,7 +25,7 @@ static void judge(test_spec *spec, bool all_dtypes) {
     splitkv_isa isas[TEST_MAX_ISAS];
     const int n = test_usable_isas(isas);
     for (int i = 0; i < n; ++i) {
-      b.problem.isa = isas[i];
+      test_batch_use(&b, isas[i]);
       if (!test_batch_run(&b, NULL) || !test_batch_compare(&b, &worst)) break;
     }
     test_batch_destroy(&b);

@@ -76,7 +76,8 @@ static void check_length(int64_t kv_len) {
     fill(&s, &r, i);
     CHECK(splitkv_run(s.plan, &s.problem, &s.tensors, NULL, 0, NULL, NULL) == SPLITKV_OK);
     CHECK(ref_attention(&s.problem, &s.kv_len, 0, 1, &s.tensors, &result) == 0);
-    const ref_row_errors errors = ref_compare_row(&s.problem, 0, s.out, &s.lse, &result);
+    const ref_row_errors errors =
+        ref_compare_row(&s.problem, SPLITKV_ARITHMETIC_F32, 0, s.out, &s.lse, &result);
     worst = fmax(worst, errors.worst);
     if (!CHECK_MSG(errors.pass, "kv_len %lld, try %d: %g of the bound", (long long)kv_len, i,
                    errors.worst)) {

@@ -73,7 +73,7 @@ static void judge(special s, expected want, double want_lse) {
       test_batch_build(&b, &spec);
       for (int k = 0; k < n_isas; ++k)
         for (int policy = 0; policy < 2; ++policy) {
-          b.problem.isa = isas[k];
+          test_batch_use(&b, isas[k]);
           b.problem.split_policy = policy ? SPLITKV_SPLIT_FIXED_SIZE : SPLITKV_SPLIT_NONE;
           b.problem.split_value = policy ? 40 : 0;
           if (!test_batch_run(&b, NULL) || !test_batch_compare(&b, NULL)) continue;

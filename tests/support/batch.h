@@ -76,7 +76,8 @@ typedef struct test_batch {
   splitkv_batch batch;
   splitkv_tensors tensors;
   guard_buffer q, k, v, table, offsets, kv_lens, out, lse;
-  ref_result exact; /* NULLs until test_batch_compare */
+  ref_result exact;              /* NULLs until test_batch_compare */
+  splitkv_arithmetic arithmetic; /* class of the kernel set that the last run took */
 } test_batch;
 
 /* f32, NHD, d = dv = 64, page 16, one worker, one request without tokens. */
@@ -120,6 +121,11 @@ void test_batch_print(const test_batch *b);
 /* The usable kernel sets, best first; returns how many. */
 enum { TEST_MAX_ISAS = 8 };
 int test_usable_isas(splitkv_isa isas[TEST_MAX_ISAS]);
+splitkv_arithmetic test_isa_arithmetic(splitkv_isa isa);
+
+/* Names a kernel set in b->problem. Of another class than f32 it is allowed as well, and where it
+ * does not do the dtype of KV nothing is named: the class f32 has to take over. */
+void test_batch_use(test_batch *b, splitkv_isa isa);
 const char *test_isa_name(splitkv_isa isa);
 
 /* A pool that runs everything on the calling thread, last task first. */

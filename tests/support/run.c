@@ -56,10 +56,12 @@ void test_batch_print(const test_batch *b) {
   const splitkv_problem *p = &b->problem;
   if (!check_prints()) return;
   fprintf(stderr,
-          "  seed %" PRIu64 " isa %s b %" PRId64 " hq %" PRId64 " hkv %" PRId64 " d %" PRId64
-          " dv %" PRId64 " page %" PRId64 " n_pages %" PRId64 " dtypes q %d kv %d out %d\n",
-          s->seed, test_isa_name(p->isa), s->n_requests, p->n_heads_q, p->n_heads_kv, p->head_dim,
-          p->head_dim_v, p->page_size_tokens, p->n_pages, p->dtype_q, p->dtype_kv, p->dtype_out);
+          "  seed %" PRIu64 " isa %s arithmetic %d b %" PRId64 " hq %" PRId64 " hkv %" PRId64
+          " d %" PRId64 " dv %" PRId64 " page %" PRId64 " n_pages %" PRId64
+          " dtypes q %d kv %d out %d\n",
+          s->seed, test_isa_name(p->isa), p->arithmetic, s->n_requests, p->n_heads_q, p->n_heads_kv,
+          p->head_dim, p->head_dim_v, p->page_size_tokens, p->n_pages, p->dtype_q, p->dtype_kv,
+          p->dtype_out);
   fprintf(stderr,
           "  layout %d table %d format %d index %d policy %d value %" PRId64 " workers %" PRId64
           " scale %a flags %u data %d side %d alias %d trim %d strides %d pad %" PRId64
@@ -94,12 +96,28 @@ static bool run_planned(test_batch *b, const splitkv_plan *plan, const splitkv_p
   return ok;
 }
 
+static splitkv_arithmetic class_of(const char *arithmetic) {
+  return strcmp(arithmetic, "bf16") == 0 ? SPLITKV_ARITHMETIC_BF16 : SPLITKV_ARITHMETIC_F32;
+}
+
+/* The class that the plan took is one that was allowed. */
+static bool note_arithmetic(test_batch *b, const splitkv_plan *plan) {
+  splitkv_plan_info info;
+  info.struct_size = sizeof info;
+  if (!CHECK(splitkv_plan_get_info(plan, &info, NULL) == SPLITKV_OK)) return false;
+  b->arithmetic = class_of(info.arithmetic);
+  return CHECK(
+      b->arithmetic == SPLITKV_ARITHMETIC_F32 ||
+      (b->problem.arithmetic == SPLITKV_ARITHMETIC_BF16 && b->problem.dtype_kv == SPLITKV_BF16));
+}
+
 bool test_batch_run(test_batch *b, const splitkv_pool *pool) {
   splitkv_plan *plan = NULL;
   splitkv_error error;
   memset(&error, 0, sizeof error);
   const splitkv_status status = splitkv_plan_create(&b->problem, &b->batch, NULL, &plan, &error);
   bool ok = CHECK_MSG(status == SPLITKV_OK, "plan: %s %s", error.field, error.message);
+  if (ok) ok = note_arithmetic(b, plan);
   if (ok) ok = run_planned(b, plan, pool);
   splitkv_plan_destroy(plan);
   if (!ok) test_batch_print(b);
@@ -121,7 +139,7 @@ bool test_batch_compare(test_batch *b, double *worst) {
   if (!b->exact.out && !CHECK(make_exact(b))) return false;
   for (int64_t row = 0; row < b->spec.n_requests * b->problem.n_heads_q; ++row) {
     const ref_row_errors e =
-        ref_compare_row(&b->problem, row, b->out.data, b->tensors.lse, &b->exact);
+        ref_compare_row(&b->problem, b->arithmetic, row, b->out.data, b->tensors.lse, &b->exact);
     if (worst && e.worst > *worst) *worst = e.worst;
     if (!CHECK_MSG(e.pass,
                    "row %" PRId64 ": abs %g ulp %g lse err %g, %g of the bound; lse %g, oracle %g; "
@@ -162,8 +180,26 @@ int test_usable_isas(splitkv_isa isas[TEST_MAX_ISAS]) {
   return n;
 }
 
+splitkv_arithmetic test_isa_arithmetic(splitkv_isa isa) {
+  for (int64_t i = 0; i < splitkv_kernel_set_count(); ++i) {
+    splitkv_kernel_set_info info;
+    memset(&info, 0, sizeof info);
+    info.struct_size = sizeof info;
+    if (splitkv_kernel_set_get(i, &info, NULL) == SPLITKV_OK && info.isa == isa)
+      return class_of(info.arithmetic);
+  }
+  return SPLITKV_ARITHMETIC_F32;
+}
+
+void test_batch_use(test_batch *b, splitkv_isa isa) {
+  b->problem.isa = isa;
+  if (test_isa_arithmetic(isa) == SPLITKV_ARITHMETIC_F32) return;
+  b->problem.arithmetic = SPLITKV_ARITHMETIC_BF16;
+  if (b->problem.dtype_kv != SPLITKV_BF16) b->problem.isa = SPLITKV_ISA_AUTO;
+}
+
 const char *test_isa_name(splitkv_isa isa) {
-  static const char *const names[] = {"auto", "scalar", "avx2", "avx512", "neon"};
+  static const char *const names[] = {"auto", "scalar", "avx2", "avx512", "neon", "avx512bf16"};
   return (size_t)isa < sizeof names / sizeof names[0] ? names[isa] : "?";
 }
 

@@ -129,4 +129,5 @@ void test_spec_random(test_spec *spec, rng *r, const test_ranges *ranges) {
   spec->side = rng_one_in(r, 2) ? GUARD_LEFT : GUARD_RIGHT;
   spec->trim = rng_one_in(r, 4);
   spec->no_lse = rng_one_in(r, 6);
+  if (rng_one_in(r, 2)) spec->problem.arithmetic = SPLITKV_ARITHMETIC_BF16; /* allowed, not asked */
 }

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 
-from run_support import Failures, run_tool, usable_kernel_sets
+from run_support import Failures, run_tool, set_does, set_words, usable_kernel_sets
 
 DTYPES = (("dtype=f32",), ("dtype=f16",), ("dtype=bf16",),
           ("dtype=f32", "dtype_kv=f16"), ("dtype=f32", "dtype_kv=bf16"))
@@ -18,6 +18,10 @@ THREADS = ("threads=1", "threads=2")
 POLICIES = ("split=auto", "split=none", "split=size:64", "split=count:5")
 TABLES = ("table=identity", "table=shuffled", "table=shared")
 SUITE_CASES = {"pr683": 21, "ragged": 30, "odd": 46, "long": 7}
+
+
+def kv_of(dtype):
+    return dtype[-1].split("=")[1]
 
 
 def check_suite(failures, tool, suite, *words):
@@ -35,23 +39,27 @@ def check_suite(failures, tool, suite, *words):
 
 def check_quick(failures, tool, kernel_sets):
     for dtype, isa, threads in itertools.product(DTYPES, kernel_sets, THREADS):
-        check_suite(failures, tool, "odd", *dtype, f"isa={isa}", threads)
+        if set_does(isa, kv_of(dtype)):
+            check_suite(failures, tool, "odd", *dtype, *set_words(isa), threads)
     for policy, table in itertools.product(POLICIES, TABLES):
         check_suite(failures, tool, "odd", policy, table, "threads=2")
     for dtype in DTYPES:
         check_suite(failures, tool, "ragged", *dtype, "threads=2")
     for isa in kernel_sets:
-        check_suite(failures, tool, "ragged", f"isa={isa}", "threads=1")
+        words = set_words(isa) + (() if set_does(isa, "f16") else ("dtype=bf16",))
+        check_suite(failures, tool, "ragged", *words, "threads=1")
     check_suite(failures, tool, "pr683", "threads=2")
     check_suite(failures, tool, "long", *MIXED, "threads=2")
 
 
 def check_full(failures, tool, kernel_sets):
     for suite, dtype, isa, threads in itertools.product(SUITE_CASES, DTYPES, kernel_sets, THREADS):
-        check_suite(failures, tool, suite, *dtype, f"isa={isa}", threads)
+        if set_does(isa, kv_of(dtype)):
+            check_suite(failures, tool, suite, *dtype, *set_words(isa), threads)
     for suite, policy, table, isa in itertools.product(SUITE_CASES, POLICIES, TABLES, kernel_sets):
         if suite != "pr683" or isa == kernel_sets[0]:
-            check_suite(failures, tool, suite, policy, table, f"isa={isa}", "threads=2")
+            words = set_words(isa) + (() if set_does(isa, "f16") else ("dtype=bf16",))
+            check_suite(failures, tool, suite, policy, table, *words, "threads=2")
 
 
 def main():

@@ -16,7 +16,7 @@ from run_support import Failures, run_tool, tool_from_arguments, usable_kernel_s
 COMMANDS = ("info", "plan", "check", "bench", "run")
 WORDS = ("b=", "hq=", "hkv=", "d=", "dv=", "page=", "kv=", "dtype=", "dtype_q=", "dtype_kv=",
          "dtype_out=", "layout=", "split=", "table=", "seed=", "scale=", "threads=", "isa=",
-         "data=", "index=", "format=")
+         "arithmetic=", "data=", "index=", "format=")
 
 # Words of a problem, and what the error line has to say.
 BAD_PROBLEMS = (
@@ -63,6 +63,7 @@ BAD_PROBLEMS = (
     ("threads=0", ("threads=0", "65535")),
     ("threads=65536", ("threads=65536", "65535")),
     ("isa=sse", ("isa=sse", "avx2")),
+    ("arithmetic=f16", ("arithmetic=f16", "f32 or bf16")),
     ("data=evil", ("data=evil", "adversarial")),
     ("index=i16", ("index=i16", "i32 or i64")),
     ("format=coo", ("format=coo", "dense or csr")),

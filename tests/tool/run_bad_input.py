@@ -392,7 +392,7 @@ def check_options(bench):
     told = result.stdout.decode()
     for name in ("--q", "--k", "--v", "--table", "--kv-lens", "--offsets", "--tensors", "--name-q",
                  "--bf16", "--out", "--lse", "--out-dtype", "--scale", "--layout", "--split",
-                 "--threads", "--isa", "--json"):
+                 "--threads", "--isa", "--arithmetic", "--json"):
         bench.failures.check(result.returncode == 0 and f"{name} " in told,
                              f"run --help does not tell of {name}")
     # One that no CPU has beside the others: of another architecture.

@@ -59,6 +59,16 @@ def usable_kernel_sets(tool):
     return names
 
 
+def set_words(isa):
+    """The words of a problem that name a kernel set, and allow its arithmetic class."""
+    return (f"isa={isa}",) + (("arithmetic=bf16",) if isa.endswith("bf16") else ())
+
+
+def set_does(isa, kv):
+    """Whether a kernel set does KV of this type."""
+    return kv == "bf16" or not isa.endswith("bf16")
+
+
 def find_kernel_sets(report):
     for value in report.values():
         if isinstance(value, list) and value and isinstance(value[0], dict) and "name" in value[0]:

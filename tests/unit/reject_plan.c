@@ -68,6 +68,12 @@ static void bad_structs(const splitkv_plan *plan) {
     REJECT(splitkv_kernel_set_get(0, &set, &error), &error, SPLITKV_ERROR_STRUCT_SIZE,
            "info.struct_size", (int64_t)bad[i]);
   }
+  /* A caller of the first header gets what its struct has. */
+  splitkv_plan_info old;
+  old.struct_size = offsetof(splitkv_plan_info, arithmetic);
+  old.arithmetic = "untouched";
+  CHECK(splitkv_plan_get_info(plan, &old, NULL) == SPLITKV_OK && old.kernel_set != NULL);
+  CHECK(strcmp(old.arithmetic, "untouched") == 0);
   splitkv_error error = reject_error();
   REJECT(splitkv_plan_get_info(plan, NULL, &error), &error, SPLITKV_ERROR_NULL_POINTER, "info", 0);
   error = reject_error();

@@ -112,7 +112,10 @@ static void refused(const splitkv_problem *p, splitkv_status want, const char *f
   X(split_policy, splitkv_split_policy, 4, SPLIT_POLICY)                                           \
   X(split_policy, splitkv_split_policy, -1, SPLIT_POLICY)                                          \
   X(isa, splitkv_isa, 99, ISA_UNKNOWN)                                                             \
-  X(isa, splitkv_isa, -1, ISA_UNKNOWN)
+  X(isa, splitkv_isa, -1, ISA_UNKNOWN)                                                             \
+  X(arithmetic, splitkv_arithmetic, 2, ARITHMETIC)                                                 \
+  X(arithmetic, splitkv_arithmetic, -1, ARITHMETIC)                                                \
+  X(reserved, uint32_t, 1, RESERVED)
 
 static void single_fields(void) {
   splitkv_problem p;
@@ -133,12 +136,18 @@ static void single_fields(void) {
 static void struct_sizes(void) {
   const splitkv_batch b = reject_good_batch();
   const size_t known = sizeof(splitkv_problem);
-  const size_t bad[] = {0, 8, known - 8, known + 8, known + 1, (size_t)1 << 40};
+  const size_t oldest = offsetof(splitkv_problem, arithmetic);
+  const size_t bad[] = {0, 8, oldest - 8, oldest - 1, known + 8, known + 1, (size_t)1 << 40};
   for (size_t i = 0; i < sizeof bad / sizeof bad[0]; ++i) {
     splitkv_problem p = reject_good_problem();
     p.struct_size = bad[i];
     refused(&p, SPLITKV_ERROR_STRUCT_SIZE, "problem.struct_size", (int64_t)bad[i]);
   }
+  /* The struct of the first header: what it does not have counts as 0. */
+  splitkv_problem old = reject_good_problem();
+  old.arithmetic = (splitkv_arithmetic)77;
+  old.struct_size = oldest;
+  CHECK(splitkv_describe(&old, NULL) == SPLITKV_OK);
   all_refuse(NULL, &b, SPLITKV_ERROR_NULL_POINTER, "problem", 0);
   splitkv_error error = reject_error();
   REJECT(splitkv_describe(NULL, &error), &error, SPLITKV_ERROR_NULL_POINTER, "problem", 0);
@@ -203,17 +212,21 @@ static void overflows(void) {
 
 /* Kernel sets that are in the list of names but not of this build or CPU. */
 static void unavailable_kernel_sets(void) {
-  bool usable[5] = {true, false, false, false, false};
+  bool usable[6] = {true};
   for (int64_t i = 0; i < splitkv_kernel_set_count(); ++i) {
     splitkv_kernel_set_info info;
     info.struct_size = sizeof info;
-    if (CHECK(splitkv_kernel_set_get(i, &info, NULL) == SPLITKV_OK) && CHECK((int)info.isa < 5))
+    if (CHECK(splitkv_kernel_set_get(i, &info, NULL) == SPLITKV_OK) && CHECK((int)info.isa < 6))
       usable[info.isa] = info.is_usable != 0;
   }
   int n_unavailable = 0;
-  for (int isa = 0; isa < 5; ++isa) {
+  for (int isa = 0; isa < 6; ++isa) {
     splitkv_problem p = reject_good_problem();
     p.isa = (splitkv_isa)isa;
+    if (isa == SPLITKV_ISA_AVX512BF16) {
+      p.dtype_kv = SPLITKV_BF16;
+      p.arithmetic = SPLITKV_ARITHMETIC_BF16;
+    }
     if (usable[isa]) {
       CHECK(splitkv_describe(&p, NULL) == SPLITKV_OK);
       continue;
@@ -224,6 +237,28 @@ static void unavailable_kernel_sets(void) {
   CHECK(usable[SPLITKV_ISA_SCALAR] && n_unavailable > 0); /* no CPU has both AVX2 and NEON */
 }
 
+/* A set of the class bf16 needs leave, and does KV in bf16 only; nobody gets it unasked. */
+static void arithmetic_classes(void) {
+  for (int64_t i = 0; i < splitkv_kernel_set_count(); ++i) {
+    splitkv_kernel_set_info info;
+    info.struct_size = sizeof info;
+    if (!CHECK(splitkv_kernel_set_get(i, &info, NULL) == SPLITKV_OK)) return;
+    if (strcmp(info.arithmetic, "f32") == 0) continue;
+    CHECK(strcmp(info.arithmetic, "bf16") == 0 && !info.is_default);
+    if (!info.is_usable) continue;
+    splitkv_problem p = reject_good_problem();
+    p.isa = info.isa;
+    p.dtype_kv = SPLITKV_BF16;
+    refused(&p, SPLITKV_ERROR_ARITHMETIC, "problem.arithmetic", 0);
+    p.arithmetic = SPLITKV_ARITHMETIC_BF16;
+    CHECK(splitkv_describe(&p, NULL) == SPLITKV_OK);
+    p.dtype_kv = SPLITKV_F16;
+    refused(&p, SPLITKV_ERROR_ISA_UNAVAILABLE, "problem.isa", (int64_t)info.isa);
+    p.isa = SPLITKV_ISA_AUTO;
+    CHECK(splitkv_describe(&p, NULL) == SPLITKV_OK);
+  }
+}
+
 void reject_problems(void) {
   const splitkv_problem good = reject_good_problem();
   splitkv_error error = reject_error();
@@ -232,6 +267,7 @@ void reject_problems(void) {
   CHECK(memcmp(&error, &before, sizeof error) == 0);
   single_fields();
   struct_sizes();
+  arithmetic_classes();
   scales();
   combinations();
   overflows();

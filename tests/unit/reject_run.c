@@ -175,6 +175,7 @@ static void other_problems(scene *s) {
   MISMATCH(scale, 0.5F)
   MISMATCH(flags, SPLITKV_FLAG_TRUST_TABLE)
   MISMATCH(isa, SPLITKV_ISA_SCALAR)
+  MISMATCH(arithmetic, SPLITKV_ARITHMETIC_BF16)
   MISMATCH(q_stride_request, 1000)
   MISMATCH(out_stride_head, 24)
   MISMATCH(v_stride_page, 7)

@@ -19,11 +19,11 @@ splitkv_error reject_error(void) {
 /* A sentence that names the field and the value: as a number, flags in hexadecimal, kernel sets by
  * their name. */
 static bool is_sentence(const splitkv_error *error, const char *field, int64_t value) {
-  static const char *const sets[] = {"auto", "scalar", "avx2", "avx512", "neon"};
+  static const char *const sets[] = {"auto", "scalar", "avx2", "avx512", "neon", "avx512bf16"};
   char number[32], hex[32];
   snprintf(number, sizeof number, "%" PRId64, value);
   snprintf(hex, sizeof hex, "0x%" PRIx64, (uint64_t)value);
-  const bool has_name = strcmp(field, "problem.isa") == 0 && value > 0 && value < 5;
+  const bool has_name = strcmp(field, "problem.isa") == 0 && value > 0 && value < 6;
   return memchr(error->message, 0, sizeof error->message) && strstr(error->message, field) &&
          (value == 0 || strstr(error->message, number) || strstr(error->message, hex) ||
           (has_name && strstr(error->message, sets[value]))) &&

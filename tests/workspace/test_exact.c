@@ -119,7 +119,7 @@ static bool one_plan(uint64_t seed) {
   test_batch_build(&b, &spec);
   splitkv_isa isas[TEST_MAX_ISAS];
   const int n_isas = test_usable_isas(isas);
-  b.problem.isa = isas[seed % (uint64_t)n_isas];
+  test_batch_use(&b, isas[seed % (uint64_t)n_isas]);
   splitkv_plan *plan = NULL;
   splitkv_error error;
   memset(&error, 0, sizeof error);

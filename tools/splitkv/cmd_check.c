@@ -44,7 +44,7 @@ typedef struct check_options {
 } check_options;
 
 static const table_column fixed_columns[] = {
-    {"case", 0, 1},       {"kernels", 7, 1},      {"threads", 0, 0},
+    {"case", 0, 1},       {"kernels", 10, 1},     {"threads", 0, 0},
     {"workspace", 10, 0}, {"max abs err", 11, 0}, {"max ulp err", 11, 0},
     {"lse err", 9, 0},    {"of bound", 8, 0},     {"result", 0, 1}};
 enum { N_COLUMNS = sizeof fixed_columns / sizeof fixed_columns[0] };

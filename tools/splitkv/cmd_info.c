@@ -19,7 +19,7 @@ const char cmd_info_help[] =
     "  --json  one JSON object instead\n";
 
 static const table_column columns[] = {
-    {"kernel set", 0, 1}, {"arithmetic", 0, 1}, {"needs", 24, 1}, {"here", 0, 1}};
+    {"kernel set", 0, 1}, {"arithmetic", 0, 1}, {"needs", 35, 1}, {"here", 0, 1}};
 enum { N_COLUMNS = sizeof columns / sizeof columns[0] };
 
 static int get_kernel_set(int64_t index, splitkv_kernel_set_info *info) {
@@ -34,7 +34,9 @@ static void describe_use(const splitkv_kernel_set_info *info, char *text, size_t
   if (info->is_default) {
     snprintf(text, capacity, "chosen: the best that is usable here");
   } else if (info->is_usable) {
-    snprintf(text, capacity, "usable: isa=%s", info->name);
+    int is_default_class = strcmp(info->arithmetic, "f32") == 0;
+    snprintf(text, capacity, "usable: %s%s", is_default_class ? "isa=" : "arithmetic=",
+             is_default_class ? info->name : info->arithmetic);
   } else {
     snprintf(text, capacity, "lacks %s", info->missing);
   }

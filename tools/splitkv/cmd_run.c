@@ -44,7 +44,8 @@ const char cmd_run_help[] =
     "  --layout LAYOUT     nhd as above; hnd: [pages, KV heads, page size, channels]\n"
     "  --split POLICY      auto, none, size:TOKENS or count:SPLITS\n"
     "  --threads N         as many as this process has CPUs where left out\n"
-    "  --isa NAME          auto, scalar, avx2, avx512 or neon\n"
+    "  --isa NAME          auto, scalar, avx2, avx512, avx512bf16 or neon\n"
+    "  --arithmetic CLASS  f32, or bf16: dot products of bf16 are allowed, too\n"
     "  --json              what was done as a JSON object\n"
     "\n"
     "An output file is complete or not there: it is written beside its place and then\n"
@@ -59,6 +60,7 @@ typedef enum word_option {
   OPTION_SPLIT,
   OPTION_THREADS,
   OPTION_ISA,
+  OPTION_ARITHMETIC,
   OPTION_OUT_DTYPE,
   N_WORD_OPTIONS
 } word_option;
@@ -66,9 +68,13 @@ typedef enum word_option {
 static const struct {
   const char *option, *word;
 } word_options[N_WORD_OPTIONS] = {
-    [OPTION_SCALE] = {"--scale", "scale"}, [OPTION_LAYOUT] = {"--layout", "layout"},
-    [OPTION_SPLIT] = {"--split", "split"}, [OPTION_THREADS] = {"--threads", "threads"},
-    [OPTION_ISA] = {"--isa", "isa"},       [OPTION_OUT_DTYPE] = {"--out-dtype", "dtype_out"},
+    [OPTION_SCALE] = {"--scale", "scale"},
+    [OPTION_LAYOUT] = {"--layout", "layout"},
+    [OPTION_SPLIT] = {"--split", "split"},
+    [OPTION_THREADS] = {"--threads", "threads"},
+    [OPTION_ISA] = {"--isa", "isa"},
+    [OPTION_ARITHMETIC] = {"--arithmetic", "arithmetic"},
+    [OPTION_OUT_DTYPE] = {"--out-dtype", "dtype_out"},
 };
 
 typedef struct run_options {
@@ -207,6 +213,7 @@ static int library_error(const run_job *job, splitkv_status status, const splitk
     word_option option;
   } causes[] = {{SPLITKV_ERROR_ISA_UNAVAILABLE, OPTION_ISA},
                 {SPLITKV_ERROR_ISA_UNKNOWN, OPTION_ISA},
+                {SPLITKV_ERROR_ARITHMETIC, OPTION_ISA},
                 {SPLITKV_ERROR_SPLIT_VALUE, OPTION_SPLIT},
                 {SPLITKV_ERROR_SCALE, OPTION_SCALE}};
   for (size_t i = 0; i < sizeof causes / sizeof causes[0]; i++) {
@@ -231,6 +238,7 @@ static int make_plan(run_job *job) {
   problem->split_policy = (splitkv_split_policy)job->spec.split;
   problem->split_value = job->spec.split_value;
   problem->isa = (splitkv_isa)job->spec.isa;
+  problem->arithmetic = (splitkv_arithmetic)job->spec.arithmetic;
   problem->scale = (float)job->spec.scale;
   if (job->options.words[OPTION_OUT_DTYPE] != NULL)
     problem->dtype_out = (splitkv_dtype)job->spec.dtype_out;

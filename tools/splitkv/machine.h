@@ -21,8 +21,9 @@ size_t machine_available_bytes(void);
 size_t machine_cache_bytes(void);
 /* Bytes that no cache holds together by a wide margin: 256 MB, or twice the largest cache. */
 size_t machine_cold_bytes(void);
-/* size_bytes of memory, to be given to free(); NULL when it is short. Large blocks lie in huge pages
- * where the system has them, as NumPy's do, unless machine_use_small_pages was called before. */
+/* size_bytes of memory, to be given to free(); NULL when it is short. Large blocks lie in huge
+ * pages where the system has them, as NumPy's do, unless machine_use_small_pages was called before.
+ */
 void *machine_allocate(size_t size_bytes);
 void machine_use_small_pages(void);
 /* Seconds on a clock that only moves forward. */

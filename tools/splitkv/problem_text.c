@@ -34,7 +34,9 @@ const char problem_grammar_help[] =
     "  scale=X          factor of q.k; 1/sqrt(d) where left out\n"
     "  seed=1           of the random data, lengths and tables\n"
     "  threads=N        workers; as many as this process has CPUs where left out\n"
-    "  isa=auto         auto, scalar, avx2, avx512 or neon\n"
+    "  isa=auto         auto, scalar, avx2, avx512, avx512bf16 or neon\n"
+    "  arithmetic=f32   f32: the same bits on every CPU; bf16: dot products of bf16\n"
+    "                   are allowed too, where the CPU has them and KV is bf16\n"
     "Numbers may end in k (1024) or M (1048576).\n";
 
 /* ── the words ──────────────────────────────────────────────────────────────────────────────── */
@@ -52,9 +54,15 @@ static const choice table_choices[] = {{"identity", TABLE_IDENTITY},
                                        {"shuffled", TABLE_SHUFFLED},
                                        {"shared", TABLE_SHARED},
                                        {NULL, 0}};
-static const choice isa_choices[] = {{"auto", SPLITKV_ISA_AUTO}, {"scalar", SPLITKV_ISA_SCALAR},
-                                     {"avx2", SPLITKV_ISA_AVX2}, {"avx512", SPLITKV_ISA_AVX512},
-                                     {"neon", SPLITKV_ISA_NEON}, {NULL, 0}};
+static const choice isa_choices[] = {{"auto", SPLITKV_ISA_AUTO},
+                                     {"scalar", SPLITKV_ISA_SCALAR},
+                                     {"avx2", SPLITKV_ISA_AVX2},
+                                     {"avx512", SPLITKV_ISA_AVX512},
+                                     {"avx512bf16", SPLITKV_ISA_AVX512BF16},
+                                     {"neon", SPLITKV_ISA_NEON},
+                                     {NULL, 0}};
+static const choice arithmetic_choices[] = {
+    {"f32", SPLITKV_ARITHMETIC_F32}, {"bf16", SPLITKV_ARITHMETIC_BF16}, {NULL, 0}};
 static const choice data_choices[] = {
     {"normal", DATA_NORMAL}, {"adversarial", DATA_ADVERSARIAL}, {NULL, 0}};
 static const choice index_choices[] = {{"i32", SPLITKV_I32}, {"i64", SPLITKV_I64}, {NULL, 0}};
@@ -106,6 +114,7 @@ enum {
   W_SEED,
   W_THREADS,
   W_ISA,
+  W_ARITHMETIC,
   N_WORDS
 };
 
@@ -131,6 +140,7 @@ static const word words[N_WORDS] = {
     [W_SEED] = NUMBER(seed, 0, MAX_SEED),
     [W_THREADS] = NUMBER(threads, 1, SPLITKV_MAX_WORKERS),
     [W_ISA] = CHOICE(isa, isa_choices),
+    [W_ARITHMETIC] = CHOICE(arithmetic, arithmetic_choices),
 };
 
 static int64_t *field_of(problem_spec *spec, const word *rule) {

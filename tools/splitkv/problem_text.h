@@ -36,11 +36,12 @@ typedef struct problem_spec {
   int64_t layout;                              /* splitkv_layout */
   int64_t split;                               /* splitkv_split_policy */
   int64_t split_value;
-  int64_t table;  /* table_kind */
-  int64_t isa;    /* splitkv_isa */
-  int64_t data;   /* data_kind */
-  int64_t index;  /* splitkv_index_type */
-  int64_t format; /* splitkv_table_format */
+  int64_t table;      /* table_kind */
+  int64_t isa;        /* splitkv_isa */
+  int64_t arithmetic; /* splitkv_arithmetic */
+  int64_t data;       /* data_kind */
+  int64_t index;      /* splitkv_index_type */
+  int64_t format;     /* splitkv_table_format */
   double scale;
 } problem_spec;
 

@@ -86,8 +86,11 @@ verdict oracle_compare(const oracle *o, const tool_case *c) {
   int64_t n_rows = c->batch.n_requests * c->problem.n_heads_q;
   int64_t n_bad = 0;
   double worst_bad = -1;
+  splitkv_arithmetic arithmetic =
+      strcmp(c->info.arithmetic, "bf16") == 0 ? SPLITKV_ARITHMETIC_BF16 : SPLITKV_ARITHMETIC_F32;
   for (int64_t row = 0; row < n_rows; row++) {
-    ref_row_errors e = ref_compare_row(&c->problem, row, c->tensors.out, c->tensors.lse, o->result);
+    ref_row_errors e =
+        ref_compare_row(&c->problem, arithmetic, row, c->tensors.out, c->tensors.lse, o->result);
     n_bad += add_row(&v, row, &e, &worst_bad);
   }
   const char *overrun = case_find_overrun(c);
@@ -129,7 +132,7 @@ verdict oracle_compare_peer(const oracle *o, const tool_case *c, const float *ou
     for (int64_t i = 0; i < dv; i++) {
       ref_store(c->problem.dtype_out, rounded, i, (double)out[row * dv + i]);
     }
-    ref_row_errors e = ref_compare_row(&dense, 0, rounded, NULL, &of_row);
+    ref_row_errors e = ref_compare_row(&dense, SPLITKV_ARITHMETIC_F32, 0, rounded, NULL, &of_row);
     n_bad += add_row(&v, row, &e, &worst_bad);
   }
   *relative_l2 = relative_error(o, out, n_rows * dv);
