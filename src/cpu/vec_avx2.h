@@ -13,7 +13,6 @@ typedef struct vf {
 } vf;
 
 #define SPL_BLOCK_HEADS(X) X(4) X(2) X(1)
-#define SPL_BLOCK_HEADS_OF(n) ((n) >= 4 ? 4 : (n) >= 2 ? 2 : 1)
 #define SPL_VALUE_ACC 4
 #define SPL_VALUE_VECTORS(nh) (4 / (nh))
 #define SPL_PROBE_CHAINS 6

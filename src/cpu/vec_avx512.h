@@ -11,7 +11,7 @@
 typedef __m512 vf;
 
 #define SPL_BLOCK_HEADS(X) X(6) X(5) X(4) X(3) X(2) X(1)
-#define SPL_BLOCK_HEADS_OF(n) ((n) > 6 ? 4 : (n))
+#define SPL_MAX_BLOCK_HEADS 6
 #define SPL_VALUE_ACC 12
 #define SPL_VALUE_VECTORS(nh) ((nh) == 1 ? 8 : (nh) < 4 ? 4 : (nh) == 4 ? 3 : 2)
 #define SPL_PROBE_CHAINS 16

@@ -15,7 +15,6 @@ typedef struct vf {
 
 /* Accumulators (of one vf each) that the register file holds in a block. */
 #define SPL_BLOCK_HEADS(X) X(2) X(1)
-#define SPL_BLOCK_HEADS_OF(n) ((n) >= 2 ? 2 : 1)
 #define SPL_VALUE_ACC 4
 #define SPL_VALUE_VECTORS(nh) (4 / (nh))
 #define SPL_PROBE_CHAINS 4
