@@ -1,5 +1,6 @@
 /* The pieces of a plan: they cover the line once and in order, number their slots along it, and
- * agree with what the plan says about its tasks in closed form.
+ * agree with what the plan says about its tasks in closed form. Its bundles: they are made of the
+ * same pieces in the same order.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #include "check.h"
@@ -7,7 +8,7 @@
 
 #include <stdlib.h>
 
-#include "../../src/plan.h"
+#include "../../src/bundle.h"
 
 enum { MAX_REQUESTS = 12, N_PLANS = 4000 };
 
@@ -16,7 +17,7 @@ static const splitkv_split_policy policies[] = {SPLITKV_SPLIT_AUTO, SPLITKV_SPLI
 
 static splitkv_plan *random_plan(rng *r, splitkv_problem *problem, int64_t *kv_lens) {
   splitkv_problem_init(problem);
-  problem->n_heads_kv = rng_range(r, 1, 4);
+  problem->n_heads_kv = rng_range(r, 1, rng_one_in(r, 3) ? 20 : 4);
   problem->n_heads_q = problem->n_heads_kv * rng_range(r, 1, 40);
   problem->head_dim = problem->head_dim_v = rng_range(r, 1, 140);
   problem->page_size_tokens = 16;
@@ -75,12 +76,56 @@ static void check_task(const splitkv_plan *plan, int64_t task, spl_place *at, in
   CHECK(plan->stack_bytes > 0 || has == most);
 }
 
+/* The pieces of a bundle are those that the walk gives, of neighbouring heads of one request, on
+ * one grid of tiles, and leave no gap between first and end. */
+static void check_bundle(const spl_bundle *b, spl_walk *walk) {
+  int64_t first = b->pieces[0].first, end = b->pieces[0].end;
+  for (int64_t i = 0; i < b->n; i++) {
+    const spl_piece *piece = &b->pieces[i];
+    spl_piece alone;
+    CHECK(spl_walk_next(walk, &alone));
+    CHECK(alone.request == piece->request && alone.head == piece->head &&
+          alone.first == piece->first && alone.end == piece->end && alone.slot == piece->slot);
+    CHECK(piece->request == b->pieces[0].request && piece->head == b->pieces[0].head + i);
+    CHECK((piece->first - b->first) % SPL_TILE_TOKENS == 0 && piece->first >= b->first);
+    CHECK(i == 0 || piece->end == piece->first || (piece->first < end && piece->end > first));
+    first = piece->first < first ? piece->first : first;
+    end = piece->end > end ? piece->end : end;
+  }
+  CHECK(b->first == first && b->end == end);
+}
+
+/* Returns the pieces that are walked beside another one. */
+static int64_t check_bundles(const splitkv_plan *plan, int64_t task) {
+  spl_walk walk = spl_walk_task(plan, task);
+  spl_bundle_walk bundles = spl_bundle_begin(&walk);
+  spl_bundle b, last = {.n = 0};
+  int64_t beside = 0;
+  while (spl_bundle_next(&bundles, &b)) {
+    CHECK(b.n >= 1 && b.n <= plan->max_bundle);
+    check_bundle(&b, &walk);
+    /* Even sizes: where one bundle follows another in a request without cuts, it is no wider. */
+    if (last.n > 0 && last.pieces[0].request == b.pieces[0].request && last.first == b.first &&
+        last.end == b.end) {
+      CHECK(b.n <= last.n && b.n + 1 >= last.n);
+    }
+    beside += b.n > 1 ? b.n : 0;
+    last = b;
+  }
+  spl_piece piece;
+  CHECK(b.n == 0 && !spl_walk_next(&walk, &piece));
+  return beside;
+}
+
+static int64_t n_beside; /* pieces in bundles of two or more, of all plans */
+
 static void check_plan(const splitkv_plan *plan) {
   spl_place at = {0, 0, 0};
   int64_t next_slot = 0, n_splits = 0;
   for (int64_t t = 0; t < plan->n_tasks; ++t) {
     splitkv_task_info seen = {.struct_size = sizeof seen}, said = {.struct_size = sizeof said};
     check_task(plan, t, &at, &next_slot, &seen);
+    n_beside += check_bundles(plan, t);
     CHECK(splitkv_plan_get_task(plan, t, &said, NULL) == SPLITKV_OK);
     CHECK_MSG(said.kv_tokens == seen.kv_tokens && said.n_pieces == seen.n_pieces,
               "task %lld: said %lld tokens in %lld pieces, has %lld in %lld", (long long)t,
@@ -155,5 +200,6 @@ int main(void) {
     splitkv_plan_destroy(plan);
     if (check_failures() > 0) break;
   }
+  CHECK(n_beside > N_PLANS);
   return check_report("walk");
 }
