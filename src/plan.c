@@ -2,7 +2,7 @@
  * so that an error leaves the storage alone; the second cannot fail.
  *
  * SPDX-License-Identifier: Apache-2.0 */
-#include "plan.h"
+#include "bundle.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -126,13 +126,40 @@ static splitkv_status measure_batch(const spl_shape *shape, const splitkv_batch 
   return SPLITKV_OK;
 }
 
+/* Bytes of one task's scratch with n_groups places and pieces of n_tokens at each. */
+static bool longest_scratch(const spl_shape *shape, int64_t n_groups, int64_t n_tokens,
+                            int64_t *bytes) {
+  const spl_scratch scratch = spl_scratch_of(n_groups, n_tokens);
+  int64_t rows = 0, sums = 0;
+  return spl_scratch_bytes(shape, &scratch, &rows, &sums) && spl_add(rows, sums, bytes);
+}
+
+/* KV heads of one request that a task walks side by side: where the rows of a token's heads lie
+ * side by side, in bundles of even size, as many as are worth their memory: this tile and the next
+ * one should stay in a second-level cache, and scratch should be kilobytes. It depends on the
+ * problem alone, so that scratch never shrinks where pieces grow. */
+static int64_t choose_bundle(const spl_shape *shape) {
+  const splitkv_problem *p = &shape->problem;
+  const bool side_by_side = shape->k.head < shape->k.token && shape->v.head < shape->v.token;
+  if (!side_by_side || p->n_heads_kv == 1) return 1;
+  const int64_t tile_bytes =
+      SPL_TILE_TOKENS * (p->head_dim + p->head_dim_v) * shape->kv_bytes; /* of one head */
+  const int64_t most = spl_min(SPL_MAX_BUNDLE, spl_max(1, SPL_BUNDLE_BYTES / tile_bytes));
+  int64_t one = 0, two = 0;
+  if (!longest_scratch(shape, 1, INT64_MAX, &one) || !longest_scratch(shape, 2, INT64_MAX, &two)) {
+    return 1;
+  }
+  const int64_t others = spl_max(0, SPL_BUNDLE_SCRATCH_BYTES - one) / (two - one);
+  return spl_ceil_div(p->n_heads_kv, spl_ceil_div(p->n_heads_kv, spl_min(most, 1 + others)));
+}
+
 /* Scratch of all tasks in the workspace; 0 when one task's scratch fits on the stack. */
 static bool scratch_bound(const spl_shape *shape, int64_t longest_piece, int64_t n_workers,
                           int64_t *stack_bytes, int64_t *region_bytes) {
   *region_bytes = 0;
   *stack_bytes = 0;
   int64_t each = 0;
-  if (!spl_scratch_bytes(shape, longest_piece, &each)) return false;
+  if (!longest_scratch(shape, choose_bundle(shape), longest_piece, &each)) return false;
   if (!spl_round_up(each, SPLITKV_ALIGNMENT, &each)) return false;
   if (each <= SPL_STACK_BYTES) {
     *stack_bytes = each;
@@ -254,50 +281,77 @@ static int64_t longest_between(const splitkv_plan *plan, const spl_place *from,
   return spl_max(longest, spl_longest_piece_in(p, length, 0, to->token));
 }
 
-/* The longest piece of a task, or the first that is no shorter than `enough`. */
-static int64_t longest_in_task(const splitkv_plan *plan, int64_t task, int64_t enough) {
+/* What the pieces between two places of one request ask of scratch; `to` may be the start of the
+ * next request. */
+static void add_request(const splitkv_plan *plan, const spl_place *from, const spl_place *to,
+                        spl_scratch *scratch) {
+  const splitkv_problem *p = &plan->shape.problem;
+  const int64_t length = plan->kv_lens[from->request];
+  if (plan->max_bundle == 1 || spl_n_pieces(p, length) > 1) { /* one by one, however many */
+    const bool ends_here = to->request == from->request;
+    const spl_place end = {from->request, ends_here ? to->head : p->n_heads_kv,
+                           ends_here ? to->token : 0};
+    spl_scratch_add(scratch, 0, longest_between(plan, from, &end));
+    return;
+  }
+  if (from->head == 0 && from->token == 0 && to->request > from->request) { /* whole heads */
+    for (int64_t i = spl_bundle_width(plan, p->n_heads_kv) - 1; i >= 0; i--)
+      spl_scratch_add(scratch, i, length);
+    return;
+  }
+  const spl_walk pieces = {plan, *from, *to, 0};
+  spl_bundle_walk bundles = spl_bundle_begin(&pieces);
+  spl_bundle bundle;
+  while (spl_bundle_next(&bundles, &bundle)) {
+    for (int64_t i = 0; i < bundle.n; i++)
+      spl_scratch_add(scratch, i, bundle.pieces[i].end - bundle.pieces[i].first);
+  }
+}
+
+/* What a task takes: no more than `most`. */
+static spl_scratch measure_scratch(const splitkv_plan *plan, int64_t task,
+                                   const spl_scratch *most) {
   const spl_place end = plan->tasks[task + 1].start;
   spl_place at = plan->tasks[task].start;
-  int64_t longest = 0;
-  while (at.request < end.request && longest < enough) {
-    const spl_place all = {at.request, plan->shape.problem.n_heads_kv, 0};
-    longest = spl_max(longest, longest_between(plan, &at, &all));
-    at = (spl_place){at.request + 1, 0, 0};
+  spl_scratch scratch = {0, 0, 0};
+  while (at.request < end.request && !spl_scratch_is_full(&scratch, most)) {
+    const spl_place next = {at.request + 1, 0, 0};
+    add_request(plan, &at, &next, &scratch);
+    at = next;
   }
-  if (at.request == end.request && at.request < plan->n_requests) {
-    longest = spl_max(longest, longest_between(plan, &at, &end));
-  }
-  return longest;
+  if (at.request == end.request && !same_place(&at, &end)) add_request(plan, &at, &end, &scratch);
+  return scratch;
 }
 
-/* Where each task's scratch lies, sized by the longest piece that it really has. */
+/* Where each task's scratch lies in the workspace, sized by the pieces that it really has: the rows
+ * of all tasks, then their sums. Returns the bytes. */
 static int64_t place_scratch(splitkv_plan *plan, int64_t longest_piece) {
-  /* No piece is longer, and longer ones take no more scratch: seen once, the search is over. */
-  const int64_t enough = spl_min(longest_piece, (int64_t)SPL_FOLD_TILES * SPL_TILE_TOKENS);
-  int64_t end = 0;
+  const spl_scratch most = spl_scratch_of(plan->max_bundle, longest_piece);
+  int64_t rows_end = 0, sums_end = 0;
   for (int64_t t = 0; t < plan->n_tasks; t++) {
-    const int64_t longest = longest_in_task(plan, t, enough);
-    int64_t bytes = 0;
-    plan->tasks[t].max_piece_tokens = longest;
-    if (!spl_scratch_bytes(&plan->shape, longest, &bytes)) return -1; /* measured before */
-    plan->tasks[t].scratch_offset = end;
-    if (!spl_add(end, bytes, &end)) return -1;
+    spl_task *task = &plan->tasks[t];
+    int64_t rows = 0, sums = 0;
+    task->scratch = measure_scratch(plan, t, &most);
+    if (!spl_scratch_bytes(&plan->shape, &task->scratch, &rows, &sums)) return -1;
+    task->rows = rows_end;
+    task->sums = sums_end;
+    if (!spl_add(rows_end, rows, &rows_end) || !spl_add(sums_end, sums, &sums_end)) return -1;
   }
-  return end;
+  for (int64_t t = 0; t < plan->n_tasks; t++)
+    plan->tasks[t].sums += rows_end;
+  return rows_end + sums_end; /* fits: measured before */
 }
 
-/* Side by side where the rows of one token's heads lie side by side, in bundles of even size: as
- * many as the stack holds, and few enough that this tile and the next one stay in a second-level
- * cache. */
-static int64_t choose_bundle(const spl_shape *shape, int64_t stack_bytes) {
-  const splitkv_problem *p = &shape->problem;
-  const bool side_by_side = shape->k.head < shape->k.token && shape->v.head < shape->v.token;
-  if (!side_by_side || stack_bytes == 0) return 1;
-  const int64_t tile_bytes =
-      SPL_TILE_TOKENS * (p->head_dim + p->head_dim_v) * shape->kv_bytes; /* of one head */
-  const int64_t by_cache = spl_max(1, SPL_BUNDLE_BYTES / tile_bytes);
-  const int64_t most = spl_min(spl_min(SPL_MAX_BUNDLE, by_cache), SPL_STACK_BYTES / stack_bytes);
-  return spl_ceil_div(p->n_heads_kv, spl_ceil_div(p->n_heads_kv, most));
+/* On the stack every task has room for the longest pieces. */
+static void place_on_stack(splitkv_plan *plan, int64_t longest_piece) {
+  const spl_scratch most = spl_scratch_of(plan->max_bundle, longest_piece);
+  int64_t rows = 0, sums = 0;
+  (void)spl_scratch_bytes(&plan->shape, &most, &rows, &sums); /* measured before */
+  for (int64_t t = 0; t < plan->n_tasks; t++) {
+    plan->tasks[t].scratch = most;
+    plan->tasks[t].rows = 0;
+    plan->tasks[t].sums = rows;
+  }
 }
 
 static void make_plan(splitkv_plan *plan, const spl_shape *shape, const splitkv_batch *batch,
@@ -309,7 +363,7 @@ static void make_plan(splitkv_plan *plan, const spl_shape *shape, const splitkv_
   plan->n_requests = batch->n_requests;
   plan->n_workers = batch->n_workers;
   plan->n_attended = m->total_tokens;
-  plan->max_bundle = choose_bundle(shape, stack_bytes);
+  plan->max_bundle = choose_bundle(shape);
   int64_t bytes = 0;
   (void)place_plan(batch->n_requests, batch->n_workers, m->n_merge_runs, plan, &bytes);
   for (int64_t r = 0; r < batch->n_requests; r++)
@@ -319,8 +373,7 @@ static void make_plan(splitkv_plan *plan, const spl_shape *shape, const splitkv_
   int64_t scratch_bytes = 0;
   if (stack_bytes > 0 || m->longest_piece == 0) {
     plan->stack_bytes = stack_bytes;
-    for (int64_t t = 0; t < plan->n_tasks; t++)
-      plan->tasks[t].max_piece_tokens = m->longest_piece;
+    place_on_stack(plan, m->longest_piece);
   } else {
     scratch_bytes = place_scratch(plan, m->longest_piece);
   }

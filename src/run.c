@@ -208,10 +208,10 @@ static void store_bundle(const run_context *run, const spl_bundle *b, const spl_
   }
 }
 
-static void place_groups(const run_context *run, int64_t task, unsigned char *scratch,
+static void place_groups(const run_context *run, const spl_task *task, unsigned char *scratch,
                          spl_group *groups) {
   const spl_shape *shape = &run->plan->shape;
-  for (int64_t i = 0; i < run->plan->max_bundle; i++) {
+  for (int64_t i = 0; i < task->scratch.n_groups; i++) {
     groups[i] = (spl_group){.n_heads = shape->group,
                             .d = shape->problem.head_dim,
                             .dv = shape->problem.head_dim_v,
@@ -219,9 +219,8 @@ static void place_groups(const run_context *run, int64_t task, unsigned char *sc
                             .dv_padded = shape->dv_padded,
                             .q_dtype = (int)shape->problem.dtype_q,
                             .score_scale = shape->score_scale};
-    spl_scratch_place(shape, run->plan->tasks[task].max_piece_tokens,
-                      scratch + i * run->plan->stack_bytes, &groups[i]);
   }
+  spl_scratch_place(shape, &task->scratch, scratch + task->rows, scratch + task->sums, groups);
 }
 
 /* The tile after `tile`: of the same bundle, else the first one of `after`, if there is one. */
@@ -240,7 +239,7 @@ static void run_pieces(const run_context *run, int64_t task, unsigned char *scra
   spl_group groups[SPL_MAX_BUNDLE];
   spl_bundle bundles[2];
   bundle_tile tiles[2];
-  place_groups(run, task, scratch, groups);
+  place_groups(run, &run->plan->tasks[task], scratch, groups);
   const spl_walk pieces = spl_walk_task(run->plan, task);
   spl_bundle_walk walk = spl_bundle_begin(&pieces);
   spl_bundle *now = &bundles[0], *after = &bundles[1];
@@ -277,7 +276,7 @@ static void run_task(void *context, int64_t task) {
     run_task_on_stack(run, task);
     return;
   }
-  run_pieces(run, task, run->workspace + region->offset + run->plan->tasks[task].scratch_offset);
+  run_pieces(run, task, run->workspace + region->offset);
 }
 
 /* ── merging slots ──────────────────────────────────────────────────────────────────────────── */

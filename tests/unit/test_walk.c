@@ -50,16 +50,10 @@ static void check_task(const splitkv_plan *plan, int64_t task, spl_place *at, in
                        splitkv_task_info *seen) {
   spl_walk walk = spl_walk_task(plan, task);
   spl_piece piece;
-  int64_t most = 0, has = 0;
-  CHECK(spl_scratch_bytes(&plan->shape, plan->tasks[task].max_piece_tokens, &has));
   while (spl_walk_next(&walk, &piece)) {
     const int64_t length = plan->kv_lens[piece.request];
     CHECK(piece.request == at->request && piece.head == at->head && piece.first == at->token);
     CHECK(piece.end <= length && (piece.end > piece.first || length == 0));
-    int64_t needs = 0;
-    CHECK(spl_scratch_bytes(&plan->shape, piece.end - piece.first, &needs));
-    CHECK(needs <= has);
-    most = needs > most ? needs : most;
     const bool whole = piece.first == 0 && piece.end == length;
     CHECK(whole ? piece.slot == -1 : piece.slot == *next_slot);
     *next_slot += !whole;
@@ -72,8 +66,6 @@ static void check_task(const splitkv_plan *plan, int64_t task, spl_place *at, in
     at->head = 0;
     at->request++;
   }
-  /* In the workspace each task's scratch is as large as its longest piece needs, not larger. */
-  CHECK(plan->stack_bytes > 0 || has == most);
 }
 
 /* The pieces of a bundle are those that the walk gives, of neighbouring heads of one request, on
@@ -95,8 +87,31 @@ static void check_bundle(const spl_bundle *b, spl_walk *walk) {
   CHECK(b->first == first && b->end == end);
 }
 
-/* Returns the pieces that are walked beside another one. */
-static int64_t check_bundles(const splitkv_plan *plan, int64_t task) {
+/* A task has the scratch that its pieces need: on the stack at least, in the workspace exactly,
+ * rows and sums behind those of the tasks before, which end at *rows and *sums. */
+static void check_scratch(const splitkv_plan *plan, int64_t task, const spl_scratch *needs,
+                          int64_t *rows, int64_t *sums) {
+  const spl_task *t = &plan->tasks[task];
+  const spl_scratch *has = &t->scratch;
+  CHECK(has->n_groups >= needs->n_groups && has->n_groups <= plan->max_bundle);
+  CHECK((needs->folding & ~has->folding) == 0);
+  int64_t row_bytes = 0, sum_bytes = 0, needed_rows = 0, needed_sums = 0;
+  CHECK(spl_scratch_bytes(&plan->shape, has, &row_bytes, &sum_bytes));
+  CHECK(spl_scratch_bytes(&plan->shape, needs, &needed_rows, &needed_sums));
+  CHECK(row_bytes >= needed_rows && sum_bytes >= needed_sums);
+  if (plan->stack_bytes > 0) {
+    CHECK(t->rows == 0 && t->sums == row_bytes && plan->stack_bytes <= SPL_STACK_BYTES);
+    CHECK(row_bytes + sum_bytes <= plan->stack_bytes);
+    return;
+  }
+  CHECK(row_bytes == needed_rows && sum_bytes == needed_sums && row_bytes % SPLITKV_ALIGNMENT == 0);
+  CHECK(t->rows == *rows && (task == 0 || t->sums == *sums));
+  *rows += row_bytes;
+  *sums = t->sums + sum_bytes;
+}
+
+/* Returns the pieces that are walked beside another one, and what the task needs of scratch. */
+static int64_t check_bundles(const splitkv_plan *plan, int64_t task, spl_scratch *needs) {
   spl_walk walk = spl_walk_task(plan, task);
   spl_bundle_walk bundles = spl_bundle_begin(&walk);
   spl_bundle b, last = {.n = 0};
@@ -104,6 +119,8 @@ static int64_t check_bundles(const splitkv_plan *plan, int64_t task) {
   while (spl_bundle_next(&bundles, &b)) {
     CHECK(b.n >= 1 && b.n <= plan->max_bundle);
     check_bundle(&b, &walk);
+    for (int64_t i = 0; i < b.n; i++)
+      spl_scratch_add(needs, i, b.pieces[i].end - b.pieces[i].first);
     /* Even sizes: where one bundle follows another in a request without cuts, it is no wider. */
     if (last.n > 0 && last.pieces[0].request == b.pieces[0].request && last.first == b.first &&
         last.end == b.end) {
@@ -117,15 +134,19 @@ static int64_t check_bundles(const splitkv_plan *plan, int64_t task) {
   return beside;
 }
 
-static int64_t n_beside; /* pieces in bundles of two or more, of all plans */
+static int64_t n_beside;     /* pieces in bundles of two or more, of all plans */
+static int64_t n_wide_apart; /* tasks that walk bundles and have their scratch in the workspace */
 
 static void check_plan(const splitkv_plan *plan) {
   spl_place at = {0, 0, 0};
-  int64_t next_slot = 0, n_splits = 0;
+  int64_t next_slot = 0, n_splits = 0, rows = 0, sums = 0;
   for (int64_t t = 0; t < plan->n_tasks; ++t) {
     splitkv_task_info seen = {.struct_size = sizeof seen}, said = {.struct_size = sizeof said};
     check_task(plan, t, &at, &next_slot, &seen);
-    n_beside += check_bundles(plan, t);
+    spl_scratch needs = {0, 0, 0};
+    n_beside += check_bundles(plan, t, &needs);
+    check_scratch(plan, t, &needs, &rows, &sums);
+    n_wide_apart += plan->stack_bytes == 0 && needs.n_groups > 1;
     CHECK(splitkv_plan_get_task(plan, t, &said, NULL) == SPLITKV_OK);
     CHECK_MSG(said.kv_tokens == seen.kv_tokens && said.n_pieces == seen.n_pieces,
               "task %lld: said %lld tokens in %lld pieces, has %lld in %lld", (long long)t,
@@ -135,6 +156,9 @@ static void check_plan(const splitkv_plan *plan) {
   }
   CHECK(at.request == plan->n_requests && at.head == 0 && at.token == 0);
   CHECK(next_slot == plan->n_slots);
+  if (plan->stack_bytes == 0 && plan->n_tasks > 0) {
+    CHECK(plan->tasks[0].sums == rows && sums == plan->workspace.regions[SPL_SCRATCH].bytes);
+  }
   int64_t in_merges = 0;
   for (int64_t m = 0; m < plan->n_merge_runs; ++m) {
     CHECK(plan->merges[m].slot == in_merges && plan->merges[m].n_splits > 1);
@@ -200,6 +224,6 @@ int main(void) {
     splitkv_plan_destroy(plan);
     if (check_failures() > 0) break;
   }
-  CHECK(n_beside > N_PLANS);
+  CHECK(n_beside > N_PLANS && n_wide_apart > N_PLANS);
   return check_report("walk");
 }
