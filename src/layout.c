@@ -32,16 +32,15 @@ static int64_t score_width(int64_t max_piece_tokens) {
 
 void spl_scratch_add(spl_scratch *scratch, int64_t place, int64_t n_tokens) {
   if (n_tokens == 0) return;
-  scratch->n_groups = spl_max(scratch->n_groups, place + 1);
+  scratch->n_groups = (int32_t)spl_max(scratch->n_groups, place + 1);
   scratch->max_piece_tokens = spl_max(scratch->max_piece_tokens, n_tokens);
-  if (folds(n_tokens)) scratch->folding |= INT64_C(1) << place;
+  if (folds(n_tokens)) scratch->folding |= UINT32_C(1) << place;
 }
 
 spl_scratch spl_scratch_of(int64_t n_groups, int64_t n_tokens) {
-  spl_scratch scratch = {0, 0, 0};
-  for (int64_t i = 0; i < n_groups; i++)
-    spl_scratch_add(&scratch, i, n_tokens);
-  return scratch;
+  if (n_tokens == 0) return (spl_scratch){0, 0, 0};
+  const uint32_t all = (UINT32_C(1) << n_groups) - 1;
+  return (spl_scratch){n_tokens, (int32_t)n_groups, folds(n_tokens) ? all : 0};
 }
 
 bool spl_scratch_is_full(const spl_scratch *scratch, const spl_scratch *most) {
@@ -79,40 +78,59 @@ static bool place_group(const spl_shape *shape, bool folding, unsigned char *row
   return true;
 }
 
-/* The one description of a task's scratch: the states of its groups and, since they last for one
- * tile of one group, the scores of all of them in one place. */
-static bool place_scratch(const spl_shape *shape, const spl_scratch *scratch, unsigned char *rows,
-                          unsigned char *sums, spl_group *groups, int64_t *row_bytes,
-                          int64_t *sum_bytes) {
-  *row_bytes = *sum_bytes = 0;
-  if (scratch->n_groups == 0) return true;
-  const int64_t width = score_width(scratch->max_piece_tokens);
-  int64_t n_scores = 0;
-  void *scores;
-  if (!spl_mul(shape->group, width, &n_scores) ||
-      !take(rows, row_bytes, n_scores, sizeof(float), &scores)) {
+/* Bits of a small number. */
+static int64_t count_bits(uint32_t bits) {
+  int64_t n = 0;
+  for (; bits != 0; bits &= bits - 1)
+    n++;
+  return n;
+}
+
+/* Adds the bytes of n groups that are alike. */
+static bool add_groups(const spl_shape *shape, bool folding, int64_t n, int64_t *row_bytes,
+                       int64_t *sum_bytes) {
+  int64_t rows = 0, sums = 0;
+  return n == 0 || (place_group(shape, folding, NULL, NULL, NULL, &rows, &sums) &&
+                    spl_mul_add(n, rows, row_bytes) && spl_mul_add(n, sums, sum_bytes));
+}
+
+/* A task's scratch begins with the scores, which last for one tile of one group: those of all
+ * groups share one place. */
+static bool place_scores(const spl_shape *shape, const spl_scratch *scratch, unsigned char *rows,
+                         float **scores, int64_t *row_bytes) {
+  void *array;
+  int64_t n = 0;
+  *row_bytes = 0;
+  if (!spl_mul(shape->group, score_width(scratch->max_piece_tokens), &n) ||
+      !take(rows, row_bytes, n, sizeof(float), &array)) {
     return false;
   }
-  for (int64_t i = 0; i < scratch->n_groups; i++) {
-    spl_group *g = groups == NULL ? NULL : &groups[i];
-    const bool folding = (scratch->folding >> i & 1) != 0;
-    if (!place_group(shape, folding, rows, sums, g, row_bytes, sum_bytes)) return false;
-    if (g == NULL) continue;
-    g->scores = (float *)scores;
-    g->score_stride = width;
-  }
+  *scores = (float *)array;
   return true;
 }
 
 bool spl_scratch_bytes(const spl_shape *shape, const spl_scratch *scratch, int64_t *row_bytes,
                        int64_t *sum_bytes) {
-  return place_scratch(shape, scratch, NULL, NULL, NULL, row_bytes, sum_bytes);
+  *row_bytes = *sum_bytes = 0;
+  if (scratch->n_groups == 0) return true;
+  const int64_t n_folding = count_bits(scratch->folding);
+  float *scores = NULL;
+  return place_scores(shape, scratch, NULL, &scores, row_bytes) &&
+         add_groups(shape, true, n_folding, row_bytes, sum_bytes) &&
+         add_groups(shape, false, scratch->n_groups - n_folding, row_bytes, sum_bytes);
 }
 
 void spl_scratch_place(const spl_shape *shape, const spl_scratch *scratch, unsigned char *rows,
                        unsigned char *sums, spl_group *groups) {
   int64_t row_bytes = 0, sum_bytes = 0;
-  const bool fits = place_scratch(shape, scratch, rows, sums, groups, &row_bytes, &sum_bytes);
+  float *scores = NULL;
+  bool fits = place_scores(shape, scratch, rows, &scores, &row_bytes);
+  for (int64_t i = 0; i < scratch->n_groups; i++) {
+    const bool folding = (scratch->folding >> i & 1) != 0;
+    fits = fits && place_group(shape, folding, rows, sums, &groups[i], &row_bytes, &sum_bytes);
+    groups[i].scores = scores;
+    groups[i].score_stride = score_width(scratch->max_piece_tokens);
+  }
   assert(fits);
   (void)fits;
 }

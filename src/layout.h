@@ -17,9 +17,9 @@
 /* What the pieces of one task ask of its scratch. Each place in a bundle has a state of its own:
  * what it needs beside that of any piece depends on the longest piece that is walked there. */
 typedef struct spl_scratch {
-  int64_t n_groups;         /* places of bundles with tokens: 0 .. SPL_MAX_BUNDLE */
   int64_t max_piece_tokens; /* of all pieces */
-  int64_t folding;          /* bit i: some piece at place i folds its sums */
+  int32_t n_groups;         /* places of bundles with tokens: 0 .. SPL_MAX_BUNDLE */
+  uint32_t folding;         /* bit i: some piece at place i folds its sums */
 } spl_scratch;
 
 /* Adds a piece of n_tokens at a place. No tokens need no scratch. */

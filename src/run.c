@@ -208,10 +208,10 @@ static void store_bundle(const run_context *run, const spl_bundle *b, const spl_
   }
 }
 
-static void place_groups(const run_context *run, const spl_task *task, unsigned char *scratch,
-                         spl_group *groups) {
+static void place_groups(const run_context *run, const spl_task_scratch *where,
+                         unsigned char *scratch, spl_group *groups) {
   const spl_shape *shape = &run->plan->shape;
-  for (int64_t i = 0; i < task->scratch.n_groups; i++) {
+  for (int64_t i = 0; i < where->needs.n_groups; i++) {
     groups[i] = (spl_group){.n_heads = shape->group,
                             .d = shape->problem.head_dim,
                             .dv = shape->problem.head_dim_v,
@@ -220,7 +220,7 @@ static void place_groups(const run_context *run, const spl_task *task, unsigned 
                             .q_dtype = (int)shape->problem.dtype_q,
                             .score_scale = shape->score_scale};
   }
-  spl_scratch_place(shape, &task->scratch, scratch + task->rows, scratch + task->sums, groups);
+  spl_scratch_place(shape, &where->needs, scratch + where->rows, scratch + where->sums, groups);
 }
 
 /* The tile after `tile`: of the same bundle, else the first one of `after`, if there is one. */
@@ -235,11 +235,12 @@ static void look_ahead(const run_context *run, const bundle_tile *tile, const sp
 }
 
 /* All pieces of a task, bundle by bundle and tile by tile, always one tile ahead. */
-static void run_pieces(const run_context *run, int64_t task, unsigned char *scratch) {
+static void run_pieces(const run_context *run, int64_t task, const spl_task_scratch *where,
+                       unsigned char *scratch) {
   spl_group groups[SPL_MAX_BUNDLE];
   spl_bundle bundles[2];
   bundle_tile tiles[2];
-  place_groups(run, &run->plan->tasks[task], scratch, groups);
+  place_groups(run, where, scratch, groups);
   const spl_walk pieces = spl_walk_task(run->plan, task);
   spl_bundle_walk walk = spl_bundle_begin(&pieces);
   spl_bundle *now = &bundles[0], *after = &bundles[1];
@@ -266,7 +267,7 @@ static void run_pieces(const run_context *run, int64_t task, unsigned char *scra
 
 static void run_task_on_stack(const run_context *run, int64_t task) {
   _Alignas(SPLITKV_ALIGNMENT) unsigned char scratch[SPL_STACK_BYTES];
-  run_pieces(run, task, scratch);
+  run_pieces(run, task, &run->plan->stack, scratch);
 }
 
 static void run_task(void *context, int64_t task) {
@@ -276,7 +277,7 @@ static void run_task(void *context, int64_t task) {
     run_task_on_stack(run, task);
     return;
   }
-  run_pieces(run, task, run->workspace + region->offset);
+  run_pieces(run, task, &run->plan->tasks[task].scratch, run->workspace + region->offset);
 }
 
 /* ── merging slots ──────────────────────────────────────────────────────────────────────────── */

@@ -91,8 +91,8 @@ static void check_bundle(const spl_bundle *b, spl_walk *walk) {
  * rows and sums behind those of the tasks before, which end at *rows and *sums. */
 static void check_scratch(const splitkv_plan *plan, int64_t task, const spl_scratch *needs,
                           int64_t *rows, int64_t *sums) {
-  const spl_task *t = &plan->tasks[task];
-  const spl_scratch *has = &t->scratch;
+  const spl_task_scratch *t = plan->stack_bytes > 0 ? &plan->stack : &plan->tasks[task].scratch;
+  const spl_scratch *has = &t->needs;
   CHECK(has->n_groups >= needs->n_groups && has->n_groups <= plan->max_bundle);
   CHECK((needs->folding & ~has->folding) == 0);
   int64_t row_bytes = 0, sum_bytes = 0, needed_rows = 0, needed_sums = 0;
@@ -157,7 +157,8 @@ static void check_plan(const splitkv_plan *plan) {
   CHECK(at.request == plan->n_requests && at.head == 0 && at.token == 0);
   CHECK(next_slot == plan->n_slots);
   if (plan->stack_bytes == 0 && plan->n_tasks > 0) {
-    CHECK(plan->tasks[0].sums == rows && sums == plan->workspace.regions[SPL_SCRATCH].bytes);
+    CHECK(plan->tasks[0].scratch.sums == rows &&
+          sums == plan->workspace.regions[SPL_SCRATCH].bytes);
   }
   int64_t in_merges = 0;
   for (int64_t m = 0; m < plan->n_merge_runs; ++m) {
