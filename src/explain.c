@@ -95,7 +95,7 @@ splitkv_status splitkv_plan_get_info(const splitkv_plan *plan, splitkv_plan_info
       .n_merges = plan->n_merge_pairs,
       .workspace_bytes = (size_t)plan->workspace.bytes,
       .plan_bytes = (size_t)plan->plan_bytes,
-      .stack_bytes = (size_t)(plan->stack_bytes * plan->max_bundle),
+      .stack_bytes = (size_t)plan->stack_bytes,
       .balance = balance < 1 ? balance : 1, /* rounding may pass 1 */
       .n_regions = n_regions,
   };

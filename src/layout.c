@@ -17,56 +17,125 @@ static bool take(unsigned char *base, int64_t *offset, int64_t n, size_t element
   return spl_mul_add(n, (int64_t)element, offset);
 }
 
-/* The one description of a task's scratch. Rows first: they are multiples of 64 bytes, so that from
- * an aligned base each vector lies in one line. All sizes are multiples of 8, so that tasks can
- * follow one another without a gap. */
-static bool place_scratch(const spl_shape *shape, int64_t max_piece_tokens, unsigned char *base,
-                          spl_group *g, int64_t *bytes) {
-  *bytes = 0;
-  if (max_piece_tokens == 0) return true;
+/* ── scratch ────────────────────────────────────────────────────────────────────────────────── */
+
+/* The last tile may be a partial one: what counts is that there is a tile that folds. */
+static bool folds(int64_t n_tokens) {
+  return n_tokens > (int64_t)(SPL_FOLD_TILES - 1) * SPL_TILE_TOKENS;
+}
+
+/* Tokens per row of scores: one tile at most. */
+static int64_t score_width(int64_t max_piece_tokens) {
+  if (max_piece_tokens >= SPL_TILE_TOKENS) return SPL_TILE_TOKENS;
+  return spl_ceil_div(max_piece_tokens, SPL_LANES) * SPL_LANES;
+}
+
+void spl_scratch_add(spl_scratch *scratch, int64_t place, int64_t n_tokens) {
+  if (n_tokens == 0) return;
+  scratch->n_groups = (int32_t)spl_max(scratch->n_groups, place + 1);
+  scratch->max_piece_tokens = spl_max(scratch->max_piece_tokens, n_tokens);
+  if (folds(n_tokens)) scratch->folding |= UINT32_C(1) << place;
+}
+
+spl_scratch spl_scratch_of(int64_t n_groups, int64_t n_tokens) {
+  if (n_tokens == 0) return (spl_scratch){0, 0, 0};
+  const uint32_t all = (UINT32_C(1) << n_groups) - 1;
+  return (spl_scratch){n_tokens, (int32_t)n_groups, folds(n_tokens) ? all : 0};
+}
+
+bool spl_scratch_is_full(const spl_scratch *scratch, const spl_scratch *most) {
+  return scratch->n_groups == most->n_groups && scratch->folding == most->folding &&
+         score_width(scratch->max_piece_tokens) == score_width(most->max_piece_tokens);
+}
+
+/* The state of one group: rows in one place, sums in another, so that however many sums there are,
+ * the rows of the next group are aligned as these are. */
+static bool place_group(const spl_shape *shape, bool folding, unsigned char *rows,
+                        unsigned char *sums, spl_group *g, int64_t *row_bytes, int64_t *sum_bytes) {
   const int64_t heads = shape->group;
   const spl_kernel_set *kernels = shape->kernels;
   const int64_t q = kernels->q_floats(heads, shape->d_padded, (int)shape->problem.dtype_q);
-  int64_t width = SPL_TILE_TOKENS, acc = 0, scores = 0;
-  if (max_piece_tokens < width) width = spl_ceil_div(max_piece_tokens, SPL_LANES) * SPL_LANES;
-  if (!spl_mul(heads, shape->dv_padded, &acc) || !spl_mul(heads, width, &scores)) return false;
-  /* The last tile may be a partial one: what counts is that there is a tile that folds. */
-  const int64_t folds = max_piece_tokens > (int64_t)(SPL_FOLD_TILES - 1) * SPL_TILE_TOKENS;
-  void *q_rows, *acc_rows, *hi, *lo, *score_rows, *weight, *rounded, *max;
-  if (!take(base, bytes, q, sizeof(float), &q_rows) ||
-      !take(base, bytes, acc, sizeof(float), &acc_rows) ||
-      !take(base, bytes, folds * acc, sizeof(float), &hi) ||
-      !take(base, bytes, folds * acc, sizeof(float), &lo) ||
-      !take(base, bytes, scores, sizeof(float), &score_rows) ||
-      !take(base, bytes, heads, sizeof(double), &weight) ||
-      !take(base, bytes, kernels->rounds_weights * heads, sizeof(double), &rounded) ||
-      !take(base, bytes, heads, sizeof(double), &max)) {
+  int64_t acc = 0;
+  void *q_rows, *acc_rows, *hi, *lo, *weight, *rounded, *max;
+  if (!spl_mul(heads, shape->dv_padded, &acc) ||
+      !take(rows, row_bytes, q, sizeof(float), &q_rows) ||
+      !take(rows, row_bytes, acc, sizeof(float), &acc_rows) ||
+      !take(rows, row_bytes, folding ? acc : 0, sizeof(float), &hi) ||
+      !take(rows, row_bytes, folding ? acc : 0, sizeof(float), &lo) ||
+      !take(sums, sum_bytes, heads, sizeof(double), &weight) ||
+      !take(sums, sum_bytes, kernels->rounds_weights * heads, sizeof(double), &rounded) ||
+      !take(sums, sum_bytes, heads, sizeof(double), &max)) {
     return false;
   }
   if (g == NULL) return true;
-  g->score_stride = width;
   g->weight = (double *)weight;
   g->rounded = kernels->rounds_weights ? (double *)rounded : NULL;
   g->q = (float *)q_rows;
   g->acc = (float *)acc_rows;
   g->sum_hi = (float *)hi;
   g->sum_lo = (float *)lo;
-  g->scores = (float *)score_rows;
   g->max = (double *)max;
   return true;
 }
 
-bool spl_scratch_bytes(const spl_shape *shape, int64_t max_piece_tokens, int64_t *bytes) {
-  return place_scratch(shape, max_piece_tokens, NULL, NULL, bytes);
+/* Bits of a small number. */
+static int64_t count_bits(uint32_t bits) {
+  int64_t n = 0;
+  for (; bits != 0; bits &= bits - 1)
+    n++;
+  return n;
 }
 
-void spl_scratch_place(const spl_shape *shape, int64_t max_piece_tokens, unsigned char *scratch,
-                       spl_group *group) {
-  int64_t bytes = 0;
-  const bool fits = place_scratch(shape, max_piece_tokens, scratch, group, &bytes);
+/* Adds the bytes of n groups that are alike. */
+static bool add_groups(const spl_shape *shape, bool folding, int64_t n, int64_t *row_bytes,
+                       int64_t *sum_bytes) {
+  int64_t rows = 0, sums = 0;
+  return n == 0 || (place_group(shape, folding, NULL, NULL, NULL, &rows, &sums) &&
+                    spl_mul_add(n, rows, row_bytes) && spl_mul_add(n, sums, sum_bytes));
+}
+
+/* A task's scratch begins with the scores, which last for one tile of one group: those of all
+ * groups share one place. */
+static bool place_scores(const spl_shape *shape, const spl_scratch *scratch, unsigned char *rows,
+                         float **scores, int64_t *row_bytes) {
+  void *array;
+  int64_t n = 0;
+  *row_bytes = 0;
+  if (!spl_mul(shape->group, score_width(scratch->max_piece_tokens), &n) ||
+      !take(rows, row_bytes, n, sizeof(float), &array)) {
+    return false;
+  }
+  *scores = (float *)array;
+  return true;
+}
+
+bool spl_scratch_bytes(const spl_shape *shape, const spl_scratch *scratch, int64_t *row_bytes,
+                       int64_t *sum_bytes) {
+  *row_bytes = *sum_bytes = 0;
+  if (scratch->n_groups == 0) return true;
+  const int64_t n_folding = count_bits(scratch->folding);
+  float *scores = NULL;
+  return place_scores(shape, scratch, NULL, &scores, row_bytes) &&
+         add_groups(shape, true, n_folding, row_bytes, sum_bytes) &&
+         add_groups(shape, false, scratch->n_groups - n_folding, row_bytes, sum_bytes);
+}
+
+void spl_scratch_place(const spl_shape *shape, const spl_scratch *scratch, unsigned char *rows,
+                       unsigned char *sums, spl_group *groups) {
+  int64_t row_bytes = 0, sum_bytes = 0;
+  float *scores = NULL;
+  bool fits = place_scores(shape, scratch, rows, &scores, &row_bytes);
+  for (int64_t i = 0; i < scratch->n_groups; i++) {
+    const bool folding = (scratch->folding >> i & 1) != 0;
+    fits = fits && place_group(shape, folding, rows, sums, &groups[i], &row_bytes, &sum_bytes);
+    groups[i].scores = scores;
+    groups[i].score_stride = score_width(scratch->max_piece_tokens);
+  }
   assert(fits);
   (void)fits;
 }
+
+/* ── the workspace ──────────────────────────────────────────────────────────────────────────── */
 
 bool spl_workspace_layout(const spl_shape *shape, int64_t n_slots, int64_t scratch_bytes,
                           spl_workspace *workspace) {

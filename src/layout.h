@@ -11,14 +11,35 @@
 
 /* Most bytes of one task's scratch that go on the stack. */
 #define SPL_STACK_BYTES (96 * 1024)
+/* Most KV heads that a task walks side by side (src/bundle.h). */
+#define SPL_MAX_BUNDLE 16
 
-/* Scratch of a task whose longest piece has max_piece_tokens: its size in bytes, a multiple of 8.
- * 0 tokens take 0 bytes. */
-bool spl_scratch_bytes(const spl_shape *shape, int64_t max_piece_tokens, int64_t *bytes);
+/* What the pieces of one task ask of its scratch. Each place in a bundle has a state of its own:
+ * what it needs beside that of any piece depends on the longest piece that is walked there. */
+typedef struct spl_scratch {
+  int64_t max_piece_tokens; /* of all pieces */
+  int32_t n_groups;         /* places of bundles with tokens: 0 .. SPL_MAX_BUNDLE */
+  uint32_t folding;         /* bit i: some piece at place i folds its sums */
+} spl_scratch;
 
-/* Points group's arrays into scratch of at least spl_scratch_bytes, 64-byte aligned. */
-void spl_scratch_place(const spl_shape *shape, int64_t max_piece_tokens, unsigned char *scratch,
-                       spl_group *group);
+/* Adds a piece of n_tokens at a place. No tokens need no scratch. */
+void spl_scratch_add(spl_scratch *scratch, int64_t place, int64_t n_tokens);
+
+/* The same as if pieces of n_tokens had been added at each of n_groups places. */
+spl_scratch spl_scratch_of(int64_t n_groups, int64_t n_tokens);
+
+/* Whether more pieces, none of more than max_piece_tokens of `most`, would not make it larger: it
+ * takes as many bytes as `most`. */
+bool spl_scratch_is_full(const spl_scratch *scratch, const spl_scratch *most);
+
+/* Its bytes: of rows, a multiple of 64, and of sums, a multiple of 8. */
+bool spl_scratch_bytes(const spl_shape *shape, const spl_scratch *scratch, int64_t *row_bytes,
+                       int64_t *sum_bytes);
+
+/* Points the arrays of n_groups groups into memory of those sizes; of `rows`, 64-byte aligned, each
+ * vector lies in one line. */
+void spl_scratch_place(const spl_shape *shape, const spl_scratch *scratch, unsigned char *rows,
+                       unsigned char *sums, spl_group *groups);
 
 typedef struct spl_region {
   const char *name;

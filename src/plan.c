@@ -2,7 +2,7 @@
  * so that an error leaves the storage alone; the second cannot fail.
  *
  * SPDX-License-Identifier: Apache-2.0 */
-#include "plan.h"
+#include "bundle.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,6 +23,8 @@ typedef struct measure {
   int64_t total_cost, total_tokens, longest_piece;
   int64_t n_slots;      /* where the rule cuts; for AUTO the most that n_workers can make */
   int64_t n_merge_runs; /* most */
+  int64_t max_bundle;   /* KV heads that a task walks side by side */
+  int64_t stack_bytes;  /* of one task's scratch; 0: it is in the workspace */
 } measure;
 
 static splitkv_status fail_overflow(splitkv_error *error, const char *field, int64_t value) {
@@ -126,13 +128,40 @@ static splitkv_status measure_batch(const spl_shape *shape, const splitkv_batch 
   return SPLITKV_OK;
 }
 
+/* Bytes of one task's scratch with pieces of n_tokens at each of n_groups places. */
+static bool scratch_of_task(const spl_shape *shape, int64_t n_groups, int64_t n_tokens,
+                            int64_t *bytes) {
+  const spl_scratch scratch = spl_scratch_of(n_groups, n_tokens);
+  int64_t rows = 0, sums = 0;
+  return spl_scratch_bytes(shape, &scratch, &rows, &sums) && spl_add(rows, sums, bytes);
+}
+
+/* KV heads of one request that a task walks side by side: where the rows of a token's heads lie
+ * side by side, in bundles of even size, as many as are worth their memory: this tile and the next
+ * one should stay in a second-level cache, and scratch should be kilobytes. It depends on the
+ * problem alone, so that scratch never shrinks where pieces grow. */
+static int64_t choose_bundle(const spl_shape *shape) {
+  const splitkv_problem *p = &shape->problem;
+  const bool side_by_side = shape->k.head < shape->k.token && shape->v.head < shape->v.token;
+  if (!side_by_side || p->n_heads_kv == 1) return 1;
+  const int64_t tile_bytes =
+      SPL_TILE_TOKENS * (p->head_dim + p->head_dim_v) * shape->kv_bytes; /* of one head */
+  const int64_t by_cache = spl_max(1, SPL_BUNDLE_BYTES / tile_bytes);
+  int64_t n = spl_min(p->n_heads_kv, spl_min(SPL_MAX_BUNDLE, by_cache)), bytes = 0;
+  while (n > 1 &&
+         (!scratch_of_task(shape, n, INT64_MAX, &bytes) || bytes > SPL_BUNDLE_SCRATCH_BYTES)) {
+    n--;
+  }
+  return spl_ceil_div(p->n_heads_kv, spl_ceil_div(p->n_heads_kv, n));
+}
+
 /* Scratch of all tasks in the workspace; 0 when one task's scratch fits on the stack. */
-static bool scratch_bound(const spl_shape *shape, int64_t longest_piece, int64_t n_workers,
-                          int64_t *stack_bytes, int64_t *region_bytes) {
+static bool scratch_bound(const spl_shape *shape, int64_t max_bundle, int64_t longest_piece,
+                          int64_t n_workers, int64_t *stack_bytes, int64_t *region_bytes) {
   *region_bytes = 0;
   *stack_bytes = 0;
   int64_t each = 0;
-  if (!spl_scratch_bytes(shape, longest_piece, &each)) return false;
+  if (!scratch_of_task(shape, max_bundle, longest_piece, &each)) return false;
   if (!spl_round_up(each, SPLITKV_ALIGNMENT, &each)) return false;
   if (each <= SPL_STACK_BYTES) {
     *stack_bytes = each;
@@ -254,54 +283,77 @@ static int64_t longest_between(const splitkv_plan *plan, const spl_place *from,
   return spl_max(longest, spl_longest_piece_in(p, length, 0, to->token));
 }
 
-/* The longest piece of a task, or the first that is no shorter than `enough`. */
-static int64_t longest_in_task(const splitkv_plan *plan, int64_t task, int64_t enough) {
+/* What the pieces between two places of one request ask of scratch; `to` may be the start of the
+ * next request. */
+static void add_request(const splitkv_plan *plan, const spl_place *from, const spl_place *to,
+                        spl_scratch *scratch) {
+  const splitkv_problem *p = &plan->shape.problem;
+  const int64_t length = plan->kv_lens[from->request];
+  if (plan->max_bundle == 1 || spl_n_pieces(p, length) > 1) { /* one by one, however many */
+    const bool ends_here = to->request == from->request;
+    const spl_place end = {from->request, ends_here ? to->head : p->n_heads_kv,
+                           ends_here ? to->token : 0};
+    spl_scratch_add(scratch, 0, longest_between(plan, from, &end));
+    return;
+  }
+  if (from->head == 0 && from->token == 0 && to->request > from->request) { /* whole heads */
+    for (int64_t i = spl_bundle_width(plan, p->n_heads_kv) - 1; i >= 0; i--)
+      spl_scratch_add(scratch, i, length);
+    return;
+  }
+  const spl_walk pieces = {plan, *from, *to, 0};
+  spl_bundle_walk bundles = spl_bundle_begin(&pieces);
+  spl_bundle bundle;
+  while (spl_bundle_next(&bundles, &bundle)) {
+    for (int64_t i = 0; i < bundle.n; i++)
+      spl_scratch_add(scratch, i, bundle.pieces[i].end - bundle.pieces[i].first);
+  }
+}
+
+/* What a task takes: no more than `most`. */
+static spl_scratch measure_scratch(const splitkv_plan *plan, int64_t task,
+                                   const spl_scratch *most) {
   const spl_place end = plan->tasks[task + 1].start;
   spl_place at = plan->tasks[task].start;
-  int64_t longest = 0;
-  while (at.request < end.request && longest < enough) {
-    const spl_place all = {at.request, plan->shape.problem.n_heads_kv, 0};
-    longest = spl_max(longest, longest_between(plan, &at, &all));
-    at = (spl_place){at.request + 1, 0, 0};
+  spl_scratch scratch = {0, 0, 0};
+  while (at.request < end.request && !spl_scratch_is_full(&scratch, most)) {
+    const spl_place next = {at.request + 1, 0, 0};
+    add_request(plan, &at, &next, &scratch);
+    at = next;
   }
-  if (at.request == end.request && at.request < plan->n_requests) {
-    longest = spl_max(longest, longest_between(plan, &at, &end));
-  }
-  return longest;
+  if (at.request == end.request && !same_place(&at, &end)) add_request(plan, &at, &end, &scratch);
+  return scratch;
 }
 
-/* Where each task's scratch lies, sized by the longest piece that it really has. */
+/* Where each task's scratch lies in the workspace, sized by the pieces that it really has: the rows
+ * of all tasks, then their sums. Returns the bytes. */
 static int64_t place_scratch(splitkv_plan *plan, int64_t longest_piece) {
-  /* No piece is longer, and longer ones take no more scratch: seen once, the search is over. */
-  const int64_t enough = spl_min(longest_piece, (int64_t)SPL_FOLD_TILES * SPL_TILE_TOKENS);
-  int64_t end = 0;
+  const spl_scratch most = spl_scratch_of(plan->max_bundle, longest_piece);
+  int64_t rows_end = 0, sums_end = 0;
   for (int64_t t = 0; t < plan->n_tasks; t++) {
-    const int64_t longest = longest_in_task(plan, t, enough);
-    int64_t bytes = 0;
-    plan->tasks[t].max_piece_tokens = longest;
-    if (!spl_scratch_bytes(&plan->shape, longest, &bytes)) return -1; /* measured before */
-    plan->tasks[t].scratch_offset = end;
-    if (!spl_add(end, bytes, &end)) return -1;
+    spl_task *task = &plan->tasks[t];
+    int64_t rows = 0, sums = 0;
+    task->scratch = (spl_task_scratch){measure_scratch(plan, t, &most), rows_end, sums_end};
+    if (!spl_scratch_bytes(&plan->shape, &task->scratch.needs, &rows, &sums)) return -1;
+    if (!spl_add(rows_end, rows, &rows_end) || !spl_add(sums_end, sums, &sums_end)) return -1;
   }
-  return end;
+  for (int64_t t = 0; t < plan->n_tasks; t++)
+    plan->tasks[t].scratch.sums += rows_end;
+  return rows_end + sums_end; /* fits: measured before */
 }
 
-/* Side by side where the rows of one token's heads lie side by side, in bundles of even size: as
- * many as the stack holds, and few enough that this tile and the next one stay in a second-level
- * cache. */
-static int64_t choose_bundle(const spl_shape *shape, int64_t stack_bytes) {
-  const splitkv_problem *p = &shape->problem;
-  const bool side_by_side = shape->k.head < shape->k.token && shape->v.head < shape->v.token;
-  if (!side_by_side || stack_bytes == 0) return 1;
-  const int64_t tile_bytes =
-      SPL_TILE_TOKENS * (p->head_dim + p->head_dim_v) * shape->kv_bytes; /* of one head */
-  const int64_t by_cache = spl_max(1, SPL_BUNDLE_BYTES / tile_bytes);
-  const int64_t most = spl_min(spl_min(SPL_MAX_BUNDLE, by_cache), SPL_STACK_BYTES / stack_bytes);
-  return spl_ceil_div(p->n_heads_kv, spl_ceil_div(p->n_heads_kv, most));
+/* On the stack every task has room for the longest pieces. */
+static void place_on_stack(splitkv_plan *plan, int64_t longest_piece) {
+  const spl_scratch most = spl_scratch_of(plan->max_bundle, longest_piece);
+  int64_t rows = 0, sums = 0;
+  const bool fits = spl_scratch_bytes(&plan->shape, &most, &rows, &sums);
+  assert(fits);
+  (void)fits;
+  plan->stack = (spl_task_scratch){most, 0, rows};
 }
 
 static void make_plan(splitkv_plan *plan, const spl_shape *shape, const splitkv_batch *batch,
-                      const measure *m, int64_t plan_bytes, int64_t stack_bytes) {
+                      const measure *m, int64_t plan_bytes) {
   memset(plan, 0, sizeof *plan);
   plan->magic = SPL_PLAN_MAGIC;
   plan->plan_bytes = plan_bytes;
@@ -309,7 +361,7 @@ static void make_plan(splitkv_plan *plan, const spl_shape *shape, const splitkv_
   plan->n_requests = batch->n_requests;
   plan->n_workers = batch->n_workers;
   plan->n_attended = m->total_tokens;
-  plan->max_bundle = choose_bundle(shape, stack_bytes);
+  plan->max_bundle = m->max_bundle;
   int64_t bytes = 0;
   (void)place_plan(batch->n_requests, batch->n_workers, m->n_merge_runs, plan, &bytes);
   for (int64_t r = 0; r < batch->n_requests; r++)
@@ -317,10 +369,9 @@ static void make_plan(splitkv_plan *plan, const spl_shape *shape, const splitkv_
   cut_line(plan, m->total_cost);
   plan->n_merge_tasks = choose_merge_tasks(plan);
   int64_t scratch_bytes = 0;
-  if (stack_bytes > 0 || m->longest_piece == 0) {
-    plan->stack_bytes = stack_bytes;
-    for (int64_t t = 0; t < plan->n_tasks; t++)
-      plan->tasks[t].max_piece_tokens = m->longest_piece;
+  plan->stack_bytes = m->stack_bytes;
+  if (m->stack_bytes > 0 || m->longest_piece == 0) {
+    place_on_stack(plan, m->longest_piece);
   } else {
     scratch_bytes = place_scratch(plan, m->longest_piece);
   }
@@ -333,7 +384,7 @@ static void make_plan(splitkv_plan *plan, const spl_shape *shape, const splitkv_
 /* Everything that can go wrong, before anything is written. */
 static splitkv_status prepare(const splitkv_problem *problem, const splitkv_batch *batch,
                               spl_shape *shape, measure *m, int64_t *plan_bytes,
-                              int64_t *stack_bytes, splitkv_error *error) {
+                              splitkv_error *error) {
   splitkv_status status = spl_resolve(problem, shape, error);
   if (status != SPLITKV_OK) return status;
   status = check_batch(batch, shape, error);
@@ -342,7 +393,9 @@ static splitkv_status prepare(const splitkv_problem *problem, const splitkv_batc
   if (status != SPLITKV_OK) return status;
   int64_t scratch = 0;
   spl_workspace workspace;
-  if (!scratch_bound(shape, m->longest_piece, batch->n_workers, stack_bytes, &scratch) ||
+  m->max_bundle = choose_bundle(shape);
+  if (!scratch_bound(shape, m->max_bundle, m->longest_piece, batch->n_workers, &m->stack_bytes,
+                     &scratch) ||
       !spl_workspace_layout(shape, m->n_slots, scratch, &workspace) ||
       (uint64_t)workspace.bytes > SIZE_MAX) {
     return fail_overflow(error, "batch.kv_lens", m->total_tokens);
@@ -361,8 +414,8 @@ splitkv_status splitkv_plan_size(const splitkv_problem *problem, const splitkv_b
   if (plan_bytes == NULL) return spl_fail_null(error, "plan_bytes");
   spl_shape shape;
   measure m;
-  int64_t bytes = 0, stack = 0;
-  const splitkv_status status = prepare(problem, batch, &shape, &m, &bytes, &stack, error);
+  int64_t bytes = 0;
+  const splitkv_status status = prepare(problem, batch, &shape, &m, &bytes, error);
   if (status == SPLITKV_OK) *plan_bytes = (size_t)bytes;
   return status;
 }
@@ -374,8 +427,8 @@ splitkv_status splitkv_plan_init(void *storage, size_t storage_bytes,
   if (plan == NULL) return spl_fail_null(error, "plan");
   spl_shape shape;
   measure m;
-  int64_t bytes = 0, stack = 0;
-  const splitkv_status status = prepare(problem, batch, &shape, &m, &bytes, &stack, error);
+  int64_t bytes = 0;
+  const splitkv_status status = prepare(problem, batch, &shape, &m, &bytes, error);
   if (status != SPLITKV_OK) return status;
   if ((uintptr_t)storage % SPLITKV_ALIGNMENT != 0) {
     return spl_fail(error, SPLITKV_ERROR_PLAN_ALIGNMENT, "storage",
@@ -387,7 +440,7 @@ splitkv_status splitkv_plan_init(void *storage, size_t storage_bytes,
     return spl_fail(error, SPLITKV_ERROR_PLAN_STORAGE, "storage_bytes", (int64_t)storage_bytes,
                     "%zu bytes are too few, this plan takes %lld", storage_bytes, (long long)bytes);
   }
-  make_plan((splitkv_plan *)storage, &shape, batch, &m, bytes, stack);
+  make_plan((splitkv_plan *)storage, &shape, batch, &m, bytes);
   *plan = (splitkv_plan *)storage;
   return SPLITKV_OK;
 }
@@ -429,8 +482,8 @@ splitkv_status splitkv_plan_create(const splitkv_problem *problem, const splitkv
   if (status != SPLITKV_OK) return status;
   spl_shape shape;
   measure m;
-  int64_t bytes = 0, stack = 0;
-  status = prepare(problem, batch, &shape, &m, &bytes, &stack, error);
+  int64_t bytes = 0;
+  status = prepare(problem, batch, &shape, &m, &bytes, error);
   if (status != SPLITKV_OK) return status;
   void *memory = chosen.allocate(chosen.context, (size_t)bytes, SPLITKV_ALIGNMENT);
   if (memory == NULL) {
@@ -443,7 +496,7 @@ splitkv_status splitkv_plan_create(const splitkv_problem *problem, const splitkv
     return spl_fail(error, SPLITKV_ERROR_PLAN_ALIGNMENT, "allocator.allocate", beyond,
                     "it returned an address %d beyond a multiple of %d", beyond, SPLITKV_ALIGNMENT);
   }
-  make_plan((splitkv_plan *)memory, &shape, batch, &m, bytes, stack);
+  make_plan((splitkv_plan *)memory, &shape, batch, &m, bytes);
   *plan = (splitkv_plan *)memory;
   (*plan)->allocator = chosen;
   return SPLITKV_OK;
@@ -509,8 +562,8 @@ splitkv_status splitkv_get_sizes(const splitkv_problem *problem, const splitkv_l
   int64_t n_slots = 0, stack = 0, scratch = 0, plan_bytes = 0;
   spl_workspace workspace;
   if (!spl_slot_bound(p, limits, &n_slots) ||
-      !scratch_bound(&shape, spl_longest_piece(p, longest), limits->max_workers, &stack,
-                     &scratch) ||
+      !scratch_bound(&shape, choose_bundle(&shape), spl_longest_piece(p, longest),
+                     limits->max_workers, &stack, &scratch) ||
       !spl_workspace_layout(&shape, n_slots, scratch, &workspace) ||
       !place_plan(limits->max_requests, limits->max_workers, n_merge_runs, NULL, &plan_bytes) ||
       (uint64_t)workspace.bytes > SIZE_MAX || (uint64_t)plan_bytes > SIZE_MAX) {

@@ -7,17 +7,22 @@
 #include "layout.h"
 #include "split.h"
 
-/* Most KV heads that a task walks side by side. */
-#define SPL_MAX_BUNDLE 16
-/* Most bytes of K and V in one tile of theirs. */
+/* Of KV heads that a task walks side by side: most bytes of K and V in one tile of theirs, and of
+ * scratch. */
 #define SPL_BUNDLE_BYTES (256 * 1024)
+#define SPL_BUNDLE_SCRATCH_BYTES (256 * 1024)
+
+/* What one task takes of scratch, and where. */
+typedef struct spl_task_scratch {
+  spl_scratch needs;
+  int64_t rows, sums; /* offsets on the stack or in the scratch region */
+} spl_task_scratch;
 
 /* One call of the pool: the pieces from `start` up to the next task's start. */
 typedef struct spl_task {
   spl_place start;
   int64_t slot;             /* of the first piece that needs one */
-  int64_t max_piece_tokens; /* sizes this task's scratch */
-  int64_t scratch_offset;   /* in the scratch region; unused when scratch is on the stack */
+  spl_task_scratch scratch; /* unset when scratch is on the stack */
 } spl_task;
 
 /* Cut (request, KV head) pairs whose slots lie one after another: heads [head, head + n_heads) of
@@ -39,10 +44,11 @@ struct splitkv_plan {
   int64_t n_slots;
   int64_t n_merge_runs;
   int64_t n_merge_pairs;
-  int64_t n_merge_tasks; /* that share the rows of all merge pairs; 0 when there are none */
-  int64_t n_attended;    /* sum of the lengths */
-  int64_t max_bundle;    /* KV heads of one request that a task walks side by side, >= 1 */
-  int64_t stack_bytes;   /* of one group's scratch; 0 when it is in the workspace */
+  int64_t n_merge_tasks;  /* that share the rows of all merge pairs; 0 when there are none */
+  int64_t n_attended;     /* sum of the lengths */
+  int64_t max_bundle;     /* KV heads of one request that a task walks side by side, >= 1 */
+  int64_t stack_bytes;    /* of one task's scratch; 0 when it is in the workspace */
+  spl_task_scratch stack; /* of every task, unless it is in the workspace */
   spl_workspace workspace;
   int64_t *kv_lens;      /* [n_requests] */
   spl_task *tasks;       /* [n_tasks + 1]; the last one is the end of the line */

@@ -6,10 +6,10 @@
 #include <math.h>
 #include <string.h>
 
+#include "bundle.h"
 #include "checked.h"
 #include "combine.h"
 #include "error.h"
-#include "plan.h"
 
 /* What every task of one run shares; read only. */
 typedef struct run_context {
@@ -30,87 +30,64 @@ static int64_t table_row(const splitkv_problem *p, const splitkv_tensors *t, int
                                                 : load_index(p->table_type, t->table_offsets, r);
 }
 
-/* Row addresses of one tile: K and V of n tokens of one KV head; n 0: no tile. */
-typedef struct tile_rows {
-  int64_t n;
-  const unsigned char *k[SPL_TILE_TOKENS + SPL_LANES], *v[SPL_TILE_TOKENS + SPL_LANES];
-} tile_rows;
+/* ── tiles of a bundle ──────────────────────────────────────────────────────────────────────── */
 
-static void find_rows(const run_context *run, const spl_piece *piece, int64_t first,
-                      tile_rows *rows) {
+/* One tile of a bundle and who takes part in it: the addresses of its rows of K and V, in the
+ * first of those heads. n 0: no tile. */
+typedef struct bundle_tile {
+  const spl_bundle *bundle;
+  int64_t token, n;          /* [token, token + n): the most that a piece has */
+  int64_t first_piece, wide; /* pieces [first_piece, first_piece + wide) span the rows in use */
+  int64_t n_pieces;          /* that take part */
+  const unsigned char *k[SPL_TILE_TOKENS + SPL_LANES], *v[SPL_TILE_TOKENS + SPL_LANES];
+} bundle_tile;
+
+/* Tokens that a piece has of the tile at `token`, which is on its grid; 0: it takes no part. */
+static int64_t tokens_in_tile(const spl_piece *piece, int64_t token) {
+  if (token < piece->first || token >= piece->end) return 0;
+  return spl_min(SPL_TILE_TOKENS, piece->end - token);
+}
+
+static void find_pieces(const spl_bundle *b, int64_t token, bundle_tile *tile) {
+  tile->bundle = b;
+  tile->token = token;
+  tile->n = tile->n_pieces = tile->first_piece = tile->wide = 0;
+  for (int64_t i = 0; i < b->n; i++) {
+    const int64_t n = tokens_in_tile(&b->pieces[i], token);
+    if (n == 0) continue;
+    if (tile->n_pieces++ == 0) tile->first_piece = i;
+    tile->wide = i + 1 - tile->first_piece;
+    tile->n = spl_max(tile->n, n);
+  }
+}
+
+static void find_tile(const run_context *run, const spl_bundle *b, int64_t token,
+                      bundle_tile *tile) {
   const spl_shape *shape = &run->plan->shape;
   const splitkv_problem *p = &shape->problem;
-  const int64_t n = spl_min(SPL_TILE_TOKENS, piece->end - first);
-  rows->n = n;
-  if (n <= 0) return;
+  find_pieces(b, token, tile);
+  const int64_t n = tile->n;
+  if (n == 0) return;
+  const spl_piece *piece = &b->pieces[tile->first_piece];
   const int64_t row = table_row(p, run->tensors, piece->request), bytes = shape->kv_bytes;
   const unsigned char *k_head =
       (const unsigned char *)run->tensors->k + piece->head * shape->k.head * bytes;
   const unsigned char *v_head =
       (const unsigned char *)run->tensors->v + piece->head * shape->v.head * bytes;
-  int64_t page = first / p->page_size_tokens, slot = first % p->page_size_tokens;
+  int64_t page = token / p->page_size_tokens, slot = token % p->page_size_tokens;
   for (int64_t t = 0; t < n; page++, slot = 0) {
     const int64_t id = load_index(p->table_type, run->tensors->block_table, row + page);
     const int64_t in_page = spl_min(n - t, p->page_size_tokens - slot);
     const unsigned char *k = k_head + (id * shape->k.page + slot * shape->k.token) * bytes;
     const unsigned char *v = v_head + (id * shape->v.page + slot * shape->v.token) * bytes;
     for (int64_t i = 0; i < in_page; i++) {
-      rows->k[t + i] = k + i * shape->k.token * bytes;
-      rows->v[t + i] = v + i * shape->v.token * bytes;
+      tile->k[t + i] = k + i * shape->k.token * bytes;
+      tile->v[t + i] = v + i * shape->v.token * bytes;
     }
     t += in_page;
   }
   for (int64_t t = n; t % SPL_LANES != 0; t++)
-    rows->k[t] = rows->k[n - 1];
-}
-
-/* ── bundles: pieces of neighbouring KV heads over the same tokens ──────────────────────────── */
-
-/* Where the rows of a token's KV heads lie side by side, a task walks several heads through a tile
- * before the next tile, so that memory is read in order. The arithmetic of each head is the same.
- */
-typedef struct bundle {
-  int64_t n;
-  spl_piece pieces[SPL_MAX_BUNDLE];
-} bundle;
-
-/* The walk through a task, one piece ahead of the bundle. */
-typedef struct task_walk {
-  spl_walk walk;
-  bool has_piece;
-  spl_piece piece;
-} task_walk;
-
-static task_walk begin_task(const run_context *run, int64_t task) {
-  task_walk w = {.walk = spl_walk_task(run->plan, task)};
-  w.has_piece = spl_walk_next(&w.walk, &w.piece);
-  return w;
-}
-
-static bool joins(const bundle *b, const spl_piece *piece) {
-  const spl_piece *first = &b->pieces[0];
-  return b->n == 0 || (piece->request == first->request && piece->first == first->first &&
-                       piece->end == first->end && piece->head == first->head + b->n);
-}
-
-/* Pieces for the bundle that `first` begins: the whole heads of the task that follow in the
- * request, in bundles of even size. */
-static int64_t bundle_size(const run_context *run, const spl_walk *walk, const spl_piece *first) {
-  const bool ends_here = walk->end.request == first->request;
-  const int64_t n_heads = ends_here ? walk->end.head : run->plan->shape.problem.n_heads_kv;
-  const int64_t ahead = spl_max(1, n_heads - first->head);
-  return spl_ceil_div(ahead, spl_ceil_div(ahead, run->plan->max_bundle));
-}
-
-/* False at the end of the task. */
-static bool next_bundle(const run_context *run, task_walk *w, bundle *b) {
-  b->n = 0;
-  const int64_t most = w->has_piece ? bundle_size(run, &w->walk, &w->piece) : 0;
-  while (w->has_piece && b->n < most && joins(b, &w->piece)) {
-    b->pieces[b->n++] = w->piece;
-    w->has_piece = spl_walk_next(&w->walk, &w->piece);
-  }
-  return b->n > 0;
+    tile->k[t] = tile->k[n - 1];
 }
 
 /* ── attention over one bundle ──────────────────────────────────────────────────────────────── */
@@ -131,24 +108,28 @@ static void begin_group(const run_context *run, const spl_piece *piece, spl_grou
   }
 }
 
-/* One tile of all pieces of a bundle. Each asks for its share of the tile that follows, whose rows
- * are as wide as the bundle that it belongs to. */
-static void attend_tile(const run_context *run, const bundle *b, const tile_rows *rows,
-                        const bundle *next_bundle_of, const tile_rows *next, spl_group *groups) {
+/* One tile of all pieces of a bundle that take part in it. Each asks for its share of the tile that
+ * follows, whose rows are as wide as the heads that take part there. */
+static void attend_tile(const run_context *run, const bundle_tile *tile, const bundle_tile *next,
+                        spl_group *groups) {
   const spl_shape *shape = &run->plan->shape;
   const splitkv_problem *p = &shape->problem;
-  const int64_t bytes = shape->kv_bytes, others = next_bundle_of->n - 1;
-  spl_tile tile = {.n_tokens = rows->n, .k_rows = rows->k, .v_rows = rows->v};
-  tile.next_k.bytes = (p->head_dim + others * shape->k.head) * bytes;
-  tile.next_v.bytes = (p->head_dim_v + others * shape->v.head) * bytes;
-  for (int64_t i = 0; i < b->n; i++) {
-    const int64_t first = next->n * i / b->n;
-    tile.k_offset = i * shape->k.head * bytes;
-    tile.v_offset = i * shape->v.head * bytes;
-    tile.next_k.n = tile.next_v.n = next->n * (i + 1) / b->n - first;
-    tile.next_k.starts = next->k + first;
-    tile.next_v.starts = next->v + first;
-    shape->kernels->attend[p->dtype_kv](&groups[i], &tile);
+  const int64_t bytes = shape->kv_bytes, others = next->wide - 1;
+  spl_tile t = {.k_rows = tile->k, .v_rows = tile->v};
+  t.next_k.bytes = (p->head_dim + others * shape->k.head) * bytes;
+  t.next_v.bytes = (p->head_dim_v + others * shape->v.head) * bytes;
+  int64_t asked = 0, done = 0;
+  for (int64_t i = tile->first_piece; done < tile->n_pieces; i++) {
+    t.n_tokens = tokens_in_tile(&tile->bundle->pieces[i], tile->token);
+    if (t.n_tokens == 0) continue;
+    const int64_t end = next->n * ++done / tile->n_pieces;
+    t.k_offset = (i - tile->first_piece) * shape->k.head * bytes;
+    t.v_offset = (i - tile->first_piece) * shape->v.head * bytes;
+    t.next_k.n = t.next_v.n = end - asked;
+    t.next_k.starts = next->k + asked;
+    t.next_v.starts = next->v + asked;
+    asked = end;
+    shape->kernels->attend[p->dtype_kv](&groups[i], &t);
   }
 }
 
@@ -214,7 +195,7 @@ static void store_partial(const run_context *run, const spl_piece *piece, const 
 
 /* ── tasks ──────────────────────────────────────────────────────────────────────────────────── */
 
-static void store_bundle(const run_context *run, const bundle *b, const spl_group *groups) {
+static void store_bundle(const run_context *run, const spl_bundle *b, const spl_group *groups) {
   for (int64_t i = 0; i < b->n; i++) {
     const spl_piece *piece = &b->pieces[i];
     if (piece->end == piece->first) {
@@ -227,10 +208,10 @@ static void store_bundle(const run_context *run, const bundle *b, const spl_grou
   }
 }
 
-static void place_groups(const run_context *run, int64_t task, unsigned char *scratch,
-                         spl_group *groups) {
+static void place_groups(const run_context *run, const spl_task_scratch *where,
+                         unsigned char *scratch, spl_group *groups) {
   const spl_shape *shape = &run->plan->shape;
-  for (int64_t i = 0; i < run->plan->max_bundle; i++) {
+  for (int64_t i = 0; i < where->needs.n_groups; i++) {
     groups[i] = (spl_group){.n_heads = shape->group,
                             .d = shape->problem.head_dim,
                             .dv = shape->problem.head_dim_v,
@@ -238,52 +219,47 @@ static void place_groups(const run_context *run, int64_t task, unsigned char *sc
                             .dv_padded = shape->dv_padded,
                             .q_dtype = (int)shape->problem.dtype_q,
                             .score_scale = shape->score_scale};
-    spl_scratch_place(shape, run->plan->tasks[task].max_piece_tokens,
-                      scratch + i * run->plan->stack_bytes, &groups[i]);
   }
+  spl_scratch_place(shape, &where->needs, scratch + where->rows, scratch + where->sums, groups);
 }
 
-/* The tile after the one at `token` of bundle b: in b itself, else the first one of `after`, which
- * has n 0 at the end of the task. Returns the bundle that it belongs to. */
-static const bundle *look_ahead(const run_context *run, const bundle *b, const bundle *after,
-                                int64_t token, tile_rows *rows) {
-  rows->n = 0;
-  if (b->pieces[0].end - token > SPL_TILE_TOKENS) {
-    find_rows(run, &b->pieces[0], token + SPL_TILE_TOKENS, rows);
-    return b;
+/* The tile after `tile`: of the same bundle, else the first one of `after`, if there is one. */
+static void look_ahead(const run_context *run, const bundle_tile *tile, const spl_bundle *after,
+                       bundle_tile *next) {
+  const int64_t token = tile->token + SPL_TILE_TOKENS;
+  if (token < tile->bundle->end) {
+    find_tile(run, tile->bundle, token, next);
+  } else {
+    find_tile(run, after, after->first, next);
   }
-  if (after->n > 0) find_rows(run, &after->pieces[0], after->pieces[0].first, rows);
-  return after;
 }
 
 /* All pieces of a task, bundle by bundle and tile by tile, always one tile ahead. */
-static void run_pieces(const run_context *run, int64_t task, unsigned char *scratch) {
+static void run_pieces(const run_context *run, int64_t task, const spl_task_scratch *where,
+                       unsigned char *scratch) {
   spl_group groups[SPL_MAX_BUNDLE];
-  bundle bundles[2];
-  tile_rows rows[2];
-  place_groups(run, task, scratch, groups);
-  task_walk walk = begin_task(run, task);
-  bundle *now = &bundles[0], *after = &bundles[1];
-  tile_rows *tile = &rows[0], *next = &rows[1];
-  if (!next_bundle(run, &walk, now)) return;
-  find_rows(run, &now->pieces[0], now->pieces[0].first, tile);
+  spl_bundle bundles[2];
+  bundle_tile tiles[2];
+  place_groups(run, where, scratch, groups);
+  const spl_walk pieces = spl_walk_task(run->plan, task);
+  spl_bundle_walk walk = spl_bundle_begin(&pieces);
+  spl_bundle *now = &bundles[0], *after = &bundles[1];
+  bundle_tile *tile = &tiles[0], *next = &tiles[1];
+  if (!spl_bundle_next(&walk, now)) return;
+  find_tile(run, now, now->first, tile);
   do {
-    (void)next_bundle(run, &walk, after);
-    const spl_piece *piece = &now->pieces[0];
-    for (int64_t i = 0; i < now->n && piece->end > piece->first; i++) {
+    (void)spl_bundle_next(&walk, after);
+    for (int64_t i = 0; i < now->n && now->end > now->first; i++)
       begin_group(run, &now->pieces[i], &groups[i]);
-    }
-    int64_t token = piece->first;
-    do {
-      const bundle *source = look_ahead(run, now, after, token, next);
-      if (tile->n > 0) attend_tile(run, now, tile, source, next, groups);
-      tile_rows *swap = tile;
+    do { /* once also where there are no tokens: the tile has none, the next one may */
+      look_ahead(run, tile, after, next);
+      attend_tile(run, tile, next, groups);
+      bundle_tile *swap = tile;
       tile = next;
       next = swap;
-      token += SPL_TILE_TOKENS;
-    } while (token < piece->end);
+    } while (tile->bundle == now);
     store_bundle(run, now, groups);
-    bundle *swap = now;
+    spl_bundle *swap = now;
     now = after;
     after = swap;
   } while (now->n > 0);
@@ -291,7 +267,7 @@ static void run_pieces(const run_context *run, int64_t task, unsigned char *scra
 
 static void run_task_on_stack(const run_context *run, int64_t task) {
   _Alignas(SPLITKV_ALIGNMENT) unsigned char scratch[SPL_STACK_BYTES];
-  run_pieces(run, task, scratch);
+  run_pieces(run, task, &run->plan->stack, scratch);
 }
 
 static void run_task(void *context, int64_t task) {
@@ -301,7 +277,7 @@ static void run_task(void *context, int64_t task) {
     run_task_on_stack(run, task);
     return;
   }
-  run_pieces(run, task, run->workspace + region->offset + run->plan->tasks[task].scratch_offset);
+  run_pieces(run, task, &run->plan->tasks[task].scratch, run->workspace + region->offset);
 }
 
 /* ── merging slots ──────────────────────────────────────────────────────────────────────────── */

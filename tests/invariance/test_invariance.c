@@ -3,8 +3,9 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * FIXED_SIZE and NONE: the batch around the row, the order of requests, the number of workers, the
- * pool, the page size, the table, the layout. AUTO and FIXED_COUNT: the pool. Arguments: [number of
- * problems [first seed]]. */
+ * pool, the page size, the table, the layout. AUTO and FIXED_COUNT: the pool.
+ * Every policy: the layout, in which a task walks KV heads side by side or one by one. Arguments:
+ * [number of problems [first seed]]. */
 #include "batch.h"
 #include "check.h"
 
@@ -212,6 +213,38 @@ static void shared_merge(void) {
   test_batch_destroy(&b);
 }
 
+/* Many KV heads, so that AUTO's cuts in the middle of a head leave pieces of different tokens side
+ * by side, and bundles are as wide as the row or of several widths. */
+static void side_by_side(rng *r, bool large) {
+  static const int64_t around[] = {0, 1, 64, 130, 448, 449, 512};
+  static test_spec spec;
+  test_spec_init(&spec);
+  splitkv_problem *p = &spec.problem;
+  p->n_heads_kv = large ? 8 : rng_range(r, 2, 20);
+  p->n_heads_q = p->n_heads_kv * rng_range(r, large ? 4 : 1, large ? 16 : 5);
+  p->head_dim = p->head_dim_v = large ? 128 : rng_range(r, 1, 24);
+  p->page_size_tokens = rng_one_in(r, 2) ? 16 : rng_range(r, 1, 200);
+  p->dtype_q = p->dtype_out = p->dtype_kv = (splitkv_dtype)rng_range(r, 0, 2);
+  p->layout = SPLITKV_LAYOUT_HND;
+  if (rng_one_in(r, 2)) p->arithmetic = SPLITKV_ARITHMETIC_BF16;
+  if (rng_one_in(r, 4)) {
+    p->split_policy = SPLITKV_SPLIT_FIXED_SIZE;
+    p->split_value = rng_range(r, 100, 500);
+  }
+  test_spec_requests(&spec, rng_range(r, 1, 4), 0);
+  for (int64_t i = 0; i < spec.n_requests; ++i)
+    spec.kv_lens[i] = rng_one_in(r, 3) ? RNG_PICK(r, around) : rng_range(r, 0, large ? 700 : 1500);
+  spec.n_workers = rng_range(r, 1, 12);
+  test_batch b;
+  test_batch_build(&b, &spec);
+  if (test_batch_run(&b, NULL)) {
+    rows k = keep(&b);
+    laid_out_otherwise(&spec, &k);
+    forget(&k);
+  }
+  test_batch_destroy(&b);
+}
+
 int main(int argc, char **argv) {
   static const int64_t n_threads[] = {1, 2, 3, 7};
   const int64_t n = argc > 1 ? strtoll(argv[1], NULL, 10) : 60;
@@ -226,6 +259,10 @@ int main(int argc, char **argv) {
     pools[2 + i] = splitkv_threads_pool(threads[i]);
   }
   shared_merge();
+  for (int64_t i = 0; i < 3 * n && check_failures() == 0; ++i) {
+    rng r = {~(first + (uint64_t)i)};
+    side_by_side(&r, i % 12 == 0);
+  }
   static test_spec spec;
   for (int64_t i = 0; i < n && check_failures() == 0; ++i) {
     rng r = {first + (uint64_t)i};

@@ -1,5 +1,6 @@
 /* The pieces of a plan: they cover the line once and in order, number their slots along it, and
- * agree with what the plan says about its tasks in closed form.
+ * agree with what the plan says about its tasks in closed form. Its bundles: they are made of the
+ * same pieces in the same order.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #include "check.h"
@@ -7,7 +8,7 @@
 
 #include <stdlib.h>
 
-#include "../../src/plan.h"
+#include "../../src/bundle.h"
 
 enum { MAX_REQUESTS = 12, N_PLANS = 4000 };
 
@@ -16,7 +17,7 @@ static const splitkv_split_policy policies[] = {SPLITKV_SPLIT_AUTO, SPLITKV_SPLI
 
 static splitkv_plan *random_plan(rng *r, splitkv_problem *problem, int64_t *kv_lens) {
   splitkv_problem_init(problem);
-  problem->n_heads_kv = rng_range(r, 1, 4);
+  problem->n_heads_kv = rng_range(r, 1, rng_one_in(r, 3) ? 20 : 4);
   problem->n_heads_q = problem->n_heads_kv * rng_range(r, 1, 40);
   problem->head_dim = problem->head_dim_v = rng_range(r, 1, 140);
   problem->page_size_tokens = 16;
@@ -49,16 +50,10 @@ static void check_task(const splitkv_plan *plan, int64_t task, spl_place *at, in
                        splitkv_task_info *seen) {
   spl_walk walk = spl_walk_task(plan, task);
   spl_piece piece;
-  int64_t most = 0, has = 0;
-  CHECK(spl_scratch_bytes(&plan->shape, plan->tasks[task].max_piece_tokens, &has));
   while (spl_walk_next(&walk, &piece)) {
     const int64_t length = plan->kv_lens[piece.request];
     CHECK(piece.request == at->request && piece.head == at->head && piece.first == at->token);
     CHECK(piece.end <= length && (piece.end > piece.first || length == 0));
-    int64_t needs = 0;
-    CHECK(spl_scratch_bytes(&plan->shape, piece.end - piece.first, &needs));
-    CHECK(needs <= has);
-    most = needs > most ? needs : most;
     const bool whole = piece.first == 0 && piece.end == length;
     CHECK(whole ? piece.slot == -1 : piece.slot == *next_slot);
     *next_slot += !whole;
@@ -71,16 +66,87 @@ static void check_task(const splitkv_plan *plan, int64_t task, spl_place *at, in
     at->head = 0;
     at->request++;
   }
-  /* In the workspace each task's scratch is as large as its longest piece needs, not larger. */
-  CHECK(plan->stack_bytes > 0 || has == most);
 }
+
+/* The pieces of a bundle are those that the walk gives, of neighbouring heads of one request, on
+ * one grid of tiles, and leave no gap between first and end. */
+static void check_bundle(const spl_bundle *b, spl_walk *walk) {
+  int64_t first = b->pieces[0].first, end = b->pieces[0].end;
+  for (int64_t i = 0; i < b->n; i++) {
+    const spl_piece *piece = &b->pieces[i];
+    spl_piece alone;
+    CHECK(spl_walk_next(walk, &alone));
+    CHECK(alone.request == piece->request && alone.head == piece->head &&
+          alone.first == piece->first && alone.end == piece->end && alone.slot == piece->slot);
+    CHECK(piece->request == b->pieces[0].request && piece->head == b->pieces[0].head + i);
+    CHECK((piece->first - b->first) % SPL_TILE_TOKENS == 0 && piece->first >= b->first);
+    CHECK(i == 0 || piece->end == piece->first || (piece->first < end && piece->end > first));
+    first = piece->first < first ? piece->first : first;
+    end = piece->end > end ? piece->end : end;
+  }
+  CHECK(b->first == first && b->end == end);
+}
+
+/* A task has the scratch that its pieces need: on the stack at least, in the workspace exactly,
+ * rows and sums behind those of the tasks before, which end at *rows and *sums. */
+static void check_scratch(const splitkv_plan *plan, int64_t task, const spl_scratch *needs,
+                          int64_t *rows, int64_t *sums) {
+  const spl_task_scratch *t = plan->stack_bytes > 0 ? &plan->stack : &plan->tasks[task].scratch;
+  const spl_scratch *has = &t->needs;
+  CHECK(has->n_groups >= needs->n_groups && has->n_groups <= plan->max_bundle);
+  CHECK((needs->folding & ~has->folding) == 0);
+  int64_t row_bytes = 0, sum_bytes = 0, needed_rows = 0, needed_sums = 0;
+  CHECK(spl_scratch_bytes(&plan->shape, has, &row_bytes, &sum_bytes));
+  CHECK(spl_scratch_bytes(&plan->shape, needs, &needed_rows, &needed_sums));
+  CHECK(row_bytes >= needed_rows && sum_bytes >= needed_sums);
+  if (plan->stack_bytes > 0) {
+    CHECK(t->rows == 0 && t->sums == row_bytes && plan->stack_bytes <= SPL_STACK_BYTES);
+    CHECK(row_bytes + sum_bytes <= plan->stack_bytes);
+    return;
+  }
+  CHECK(row_bytes == needed_rows && sum_bytes == needed_sums && row_bytes % SPLITKV_ALIGNMENT == 0);
+  CHECK(t->rows == *rows && (task == 0 || t->sums == *sums));
+  *rows += row_bytes;
+  *sums = t->sums + sum_bytes;
+}
+
+/* Returns the pieces that are walked beside another one, and what the task needs of scratch. */
+static int64_t check_bundles(const splitkv_plan *plan, int64_t task, spl_scratch *needs) {
+  spl_walk walk = spl_walk_task(plan, task);
+  spl_bundle_walk bundles = spl_bundle_begin(&walk);
+  spl_bundle b, last = {.n = 0};
+  int64_t beside = 0;
+  while (spl_bundle_next(&bundles, &b)) {
+    CHECK(b.n >= 1 && b.n <= plan->max_bundle);
+    check_bundle(&b, &walk);
+    for (int64_t i = 0; i < b.n; i++)
+      spl_scratch_add(needs, i, b.pieces[i].end - b.pieces[i].first);
+    /* Even sizes: where one bundle follows another in a request without cuts, it is no wider. */
+    if (last.n > 0 && last.pieces[0].request == b.pieces[0].request && last.first == b.first &&
+        last.end == b.end) {
+      CHECK(b.n <= last.n && b.n + 1 >= last.n);
+    }
+    beside += b.n > 1 ? b.n : 0;
+    last = b;
+  }
+  spl_piece piece;
+  CHECK(b.n == 0 && !spl_walk_next(&walk, &piece));
+  return beside;
+}
+
+static int64_t n_beside;     /* pieces in bundles of two or more, of all plans */
+static int64_t n_wide_apart; /* tasks that walk bundles and have their scratch in the workspace */
 
 static void check_plan(const splitkv_plan *plan) {
   spl_place at = {0, 0, 0};
-  int64_t next_slot = 0, n_splits = 0;
+  int64_t next_slot = 0, n_splits = 0, rows = 0, sums = 0;
   for (int64_t t = 0; t < plan->n_tasks; ++t) {
     splitkv_task_info seen = {.struct_size = sizeof seen}, said = {.struct_size = sizeof said};
     check_task(plan, t, &at, &next_slot, &seen);
+    spl_scratch needs = {0, 0, 0};
+    n_beside += check_bundles(plan, t, &needs);
+    check_scratch(plan, t, &needs, &rows, &sums);
+    n_wide_apart += plan->stack_bytes == 0 && needs.n_groups > 1;
     CHECK(splitkv_plan_get_task(plan, t, &said, NULL) == SPLITKV_OK);
     CHECK_MSG(said.kv_tokens == seen.kv_tokens && said.n_pieces == seen.n_pieces,
               "task %lld: said %lld tokens in %lld pieces, has %lld in %lld", (long long)t,
@@ -90,6 +156,10 @@ static void check_plan(const splitkv_plan *plan) {
   }
   CHECK(at.request == plan->n_requests && at.head == 0 && at.token == 0);
   CHECK(next_slot == plan->n_slots);
+  if (plan->stack_bytes == 0 && plan->n_tasks > 0) {
+    CHECK(plan->tasks[0].scratch.sums == rows &&
+          sums == plan->workspace.regions[SPL_SCRATCH].bytes);
+  }
   int64_t in_merges = 0;
   for (int64_t m = 0; m < plan->n_merge_runs; ++m) {
     CHECK(plan->merges[m].slot == in_merges && plan->merges[m].n_splits > 1);
@@ -155,5 +225,6 @@ int main(void) {
     splitkv_plan_destroy(plan);
     if (check_failures() > 0) break;
   }
+  CHECK(n_beside > N_PLANS && n_wide_apart > N_PLANS);
   return check_report("walk");
 }
