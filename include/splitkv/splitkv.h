@@ -108,7 +108,8 @@ extern "C" {
   X(SPLITKV_ERROR_INDEX, 43, "an index is out of range")                                           \
   X(SPLITKV_ERROR_THREADS, 44, "a thread could not be started")                                    \
   X(SPLITKV_ERROR_ARITHMETIC, 45, "unknown arithmetic class, or one that is not allowed")          \
-  X(SPLITKV_ERROR_RESERVED, 46, "a reserved field is not zero")
+  X(SPLITKV_ERROR_RESERVED, 46, "a reserved field is not zero")                                    \
+  X(SPLITKV_ERROR_ISA_DTYPE, 47, "the kernel set has no kernels for the dtype of KV")
 
 typedef enum splitkv_status {
 #define SPLITKV_STATUS_ENUM(name, value, text) name = value,

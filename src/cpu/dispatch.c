@@ -22,30 +22,31 @@ enum { N_ENTRIES = sizeof entries / sizeof entries[0] };
 
 static const char *const isa_names[] = {"auto", "scalar", "avx2", "avx512", "neon", "avx512bf16"};
 
+static const char *const dtype_names[SPL_N_DTYPES] = {"f32", "f16", "bf16"};
+
 static uint32_t missing_bits(const spl_kernel_set *set) {
   return set->cpu_bits & ~spl_cpu_bits();
 }
 
-/* Why a set cannot be taken; SPLITKV_OK if it can. */
+/* Why a set cannot be taken; SPLITKV_OK if it can. What the problem alone decides comes first, so
+ * that it is refused in the same words on every CPU. */
 static splitkv_status check_set(const entry *e, splitkv_arithmetic allowed, splitkv_dtype dtype_kv,
                                 splitkv_error *error) {
   const spl_kernel_set *set = e->set;
-  const uint32_t missing = missing_bits(set);
-  if (missing != 0) {
-    return spl_fail(error, SPLITKV_ERROR_ISA_UNAVAILABLE, "problem.isa", set->isa,
-                    "%s needs %s, this CPU lacks %s", set->name, e->needs,
-                    spl_cpu_bits_text(missing));
+  if (set->arithmetic_class != SPLITKV_ARITHMETIC_F32 && set->arithmetic_class != (int)allowed) {
+    return spl_fail(error, SPLITKV_ERROR_ARITHMETIC, "problem.arithmetic", (int)allowed,
+                    "%d does not allow the class %s of kernel set %s", (int)allowed,
+                    set->arithmetic, set->name);
   }
   if (set->attend[dtype_kv] == NULL) {
-    return spl_fail(error, SPLITKV_ERROR_ISA_UNAVAILABLE, "problem.isa", set->isa,
-                    "%s has no kernels for KV of dtype %d", set->name, (int)dtype_kv);
+    return spl_fail(error, SPLITKV_ERROR_ISA_DTYPE, "problem.dtype_kv", (int)dtype_kv,
+                    "kernel set %s has no kernels for KV in %s", set->name, dtype_names[dtype_kv]);
   }
-  if (set->arithmetic_class == SPLITKV_ARITHMETIC_F32 || set->arithmetic_class == (int)allowed) {
-    return SPLITKV_OK;
-  }
-  return spl_fail(error, SPLITKV_ERROR_ARITHMETIC, "problem.arithmetic", (int)allowed,
-                  "%d does not allow the class %s of kernel set %s", (int)allowed, set->arithmetic,
-                  set->name);
+  const uint32_t missing = missing_bits(set);
+  if (missing == 0) return SPLITKV_OK;
+  return spl_fail(error, SPLITKV_ERROR_ISA_UNAVAILABLE, "problem.isa", set->isa,
+                  "%s needs %s, this CPU lacks %s", set->name, e->needs,
+                  spl_cpu_bits_text(missing));
 }
 
 splitkv_status spl_choose_kernels(splitkv_isa isa, splitkv_arithmetic allowed,

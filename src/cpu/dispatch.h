@@ -9,8 +9,9 @@
 #include "kernels.h"
 
 /* The set for `isa`: for SPLITKV_ISA_AUTO the best usable one whose arithmetic class is allowed and
- * that does KV of dtype_kv. Errors: ISA_UNKNOWN (no such number), ISA_UNAVAILABLE (not in this
- * build, this CPU lacks it, or it does not do dtype_kv), ARITHMETIC (its class is not allowed). */
+ * that does KV of dtype_kv. Errors: ISA_UNKNOWN (no such number), ARITHMETIC (its class is not
+ * allowed), ISA_DTYPE (it does not do dtype_kv), ISA_UNAVAILABLE (not in this build, or this CPU
+ * lacks it). */
 splitkv_status spl_choose_kernels(splitkv_isa isa, splitkv_arithmetic allowed,
                                   splitkv_dtype dtype_kv, const spl_kernel_set **kernels,
                                   splitkv_error *error);

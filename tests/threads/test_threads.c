@@ -235,21 +235,29 @@ static void test_in_a_row(void) {
   }
 }
 
-/* A long job is followed by at most 50 us of looking around per thread, whatever it took. */
+/* Bodies that take long and no CPU time; the one that a caller usually gets ends first. */
+static void sleep_long(void *body_context, int64_t i) {
+  (void)body_context;
+  nanosleep(&(struct timespec){.tv_nsec = (i == 0 ? 40 : 50) * 1000 * 1000}, NULL);
+}
+
+/* Whoever comes from a long job looks around for at most 50 us: the caller until the others are
+ * back, they for the next job. A sixteenth of the job, their other limit, would be 2 ms and more
+ * each. The least CPU time of some runs leaves out what disturbed the others. */
 static void test_looks_briefly(void) {
   splitkv_threads *threads = make_pool(2);
-  int64_t used_ns = 0;
-  for (int repeat = 0; repeat < 20; repeat++) {
-    task_log log = {{0}, {0}};
-    run(threads, 2, log_task, &log);
+  int64_t least_ns = INT64_MAX;
+  for (int repeat = 0; repeat < 4; repeat++) {
     struct timespec before;
     struct timespec after;
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &before);
+    run(threads, 2, sleep_long, NULL);
     nanosleep(&(struct timespec){.tv_nsec = 5 * 1000 * 1000}, NULL);
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &after);
-    used_ns += seconds_to_ns(after) - seconds_to_ns(before);
+    int64_t used_ns = seconds_to_ns(after) - seconds_to_ns(before);
+    least_ns = used_ns < least_ns ? used_ns : least_ns;
   }
-  CHECK_MSG(used_ns < 20 * 500 * 1000, "20 pauses used %d us", (int)(used_ns / 1000));
+  CHECK_MSG(least_ns < 1000 * 1000, "a job that sleeps used %d us", (int)(least_ns / 1000));
   splitkv_threads_destroy(threads);
 }
 

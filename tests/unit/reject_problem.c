@@ -245,17 +245,21 @@ static void arithmetic_classes(void) {
     if (!CHECK(splitkv_kernel_set_get(i, &info, NULL) == SPLITKV_OK)) return;
     if (strcmp(info.arithmetic, "f32") == 0) continue;
     CHECK(strcmp(info.arithmetic, "bf16") == 0 && !info.is_default);
-    if (!info.is_usable) continue;
-    splitkv_problem p = reject_good_problem();
-    p.isa = info.isa;
-    p.dtype_kv = SPLITKV_BF16;
-    refused(&p, SPLITKV_ERROR_ARITHMETIC, "problem.arithmetic", 0);
-    p.arithmetic = SPLITKV_ARITHMETIC_BF16;
-    CHECK(splitkv_describe(&p, NULL) == SPLITKV_OK);
-    p.dtype_kv = SPLITKV_F16;
-    refused(&p, SPLITKV_ERROR_ISA_UNAVAILABLE, "problem.isa", (int64_t)info.isa);
-    p.isa = SPLITKV_ISA_AUTO;
-    CHECK(splitkv_describe(&p, NULL) == SPLITKV_OK);
+    static const splitkv_dtype dtypes[] = {SPLITKV_F32, SPLITKV_F16, SPLITKV_BF16};
+    for (size_t j = 0; j < sizeof dtypes / sizeof dtypes[0]; ++j) {
+      splitkv_problem p = reject_good_problem();
+      p.isa = info.isa;
+      p.dtype_kv = dtypes[j];
+      refused(&p, SPLITKV_ERROR_ARITHMETIC, "problem.arithmetic", 0); /* before the dtype */
+      p.arithmetic = SPLITKV_ARITHMETIC_BF16;
+      if (dtypes[j] != SPLITKV_BF16) { /* before the CPU: on every one */
+        refused(&p, SPLITKV_ERROR_ISA_DTYPE, "problem.dtype_kv", (int64_t)dtypes[j]);
+      } else if (info.is_usable) {
+        CHECK(splitkv_describe(&p, NULL) == SPLITKV_OK);
+      }
+      p.isa = SPLITKV_ISA_AUTO;
+      CHECK(splitkv_describe(&p, NULL) == SPLITKV_OK);
+    }
   }
 }
 

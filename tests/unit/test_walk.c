@@ -1,6 +1,7 @@
 /* The pieces of a plan: they cover the line once and in order, number their slots along it, and
  * agree with what the plan says about its tasks in closed form. Its bundles: they are made of the
- * same pieces in the same order.
+ * same pieces in the same order, and as wide as they should be. Where AUTO spares a cut, and how
+ * many tasks share a merge.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #include "check.h"
@@ -213,7 +214,101 @@ static void check_cuts(rng *r) {
   }
 }
 
+static splitkv_plan *plan_of(const splitkv_problem *problem, int64_t n_requests,
+                             const int64_t *kv_lens, int64_t n_workers) {
+  splitkv_batch batch;
+  splitkv_batch_init(&batch);
+  batch.n_requests = n_requests;
+  batch.n_workers = n_workers;
+  batch.kv_lens = kv_lens;
+  batch.kv_lens_type = SPLITKV_I64;
+  splitkv_plan *plan = NULL;
+  splitkv_error error;
+  CHECK_MSG(splitkv_plan_create(problem, &batch, NULL, &plan, &error) == SPLITKV_OK, "%s",
+            error.message);
+  return plan;
+}
+
+static splitkv_problem problem_of(int64_t n_heads_q, int64_t n_heads_kv, splitkv_layout layout) {
+  splitkv_problem p;
+  splitkv_problem_init(&p);
+  p.n_heads_q = n_heads_q;
+  p.n_heads_kv = n_heads_kv;
+  p.head_dim = p.head_dim_v = 128;
+  p.dtype_q = p.dtype_kv = p.dtype_out = SPLITKV_F16;
+  p.page_size_tokens = 16;
+  p.table_width = 100000;
+  p.layout = layout;
+  return p;
+}
+
+/* Two requests for two workers: AUTO cuts between them where the even cut lies within 1/128 of a
+ * task, and inside the longer one where it lies further off. Both ways of being near are tried. */
+static void check_slack(void) {
+  const splitkv_problem problem = problem_of(4, 1, SPLITKV_LAYOUT_HND);
+  static const struct {
+    int64_t shift; /* of the border from the even cut */
+    bool is_spared;
+  } cases[] = {{0, true}, {500, true}, {-500, true}, {2000, false}, {-2000, false}};
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    const int64_t kv_lens[] = {100000 + cases[i].shift, 100000 - cases[i].shift};
+    splitkv_plan *plan = plan_of(&problem, 2, kv_lens, 2);
+    if (plan == NULL) return;
+    const spl_place *cut = &plan->tasks[1].start;
+    const bool is_spared = cut->request == 1 && cut->token == 0;
+    CHECK_MSG(plan->n_tasks == 2 && is_spared == cases[i].is_spared &&
+                  plan->n_slots == (is_spared ? 0 : 2),
+              "shifted by %lld: cut at request %lld, token %lld, %lld slots",
+              (long long)cases[i].shift, (long long)cut->request, (long long)cut->token,
+              (long long)plan->n_slots);
+    splitkv_plan_destroy(plan);
+  }
+}
+
+/* Many sums are merged by as many tasks as there are workers, few by one. */
+static void check_merge_tasks(void) {
+  splitkv_problem problem = problem_of(32, 8, SPLITKV_LAYOUT_HND);
+  problem.split_policy = SPLITKV_SPLIT_FIXED_SIZE;
+  problem.split_value = 64;
+  static const struct { int64_t kv_len, n_merge_tasks; } cases[] = {{64000, 8}, {128, 1}};
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    splitkv_plan *plan = plan_of(&problem, 1, &cases[i].kv_len, 8);
+    if (plan == NULL) return;
+    CHECK_MSG(plan->n_merge_tasks == cases[i].n_merge_tasks, "%lld slots: %lld tasks, not %lld",
+              (long long)plan->n_slots, (long long)plan->n_merge_tasks,
+              (long long)cases[i].n_merge_tasks);
+    splitkv_plan_destroy(plan);
+  }
+}
+
+/* Eight heads of f16 go side by side where their rows do, and one by one where they do not. */
+static void check_widths(void) {
+  static const struct {
+    splitkv_layout layout;
+    int64_t width;
+  } cases[] = {{SPLITKV_LAYOUT_NHD, 8}, {SPLITKV_LAYOUT_HND, 1}};
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    const splitkv_problem problem = problem_of(32, 8, cases[i].layout);
+    const int64_t kv_len = 1000;
+    splitkv_plan *plan = plan_of(&problem, 1, &kv_len, 1);
+    if (plan == NULL) return;
+    CHECK(plan->max_bundle == cases[i].width && plan->n_tasks == 1);
+    const spl_walk walk = spl_walk_task(plan, 0);
+    spl_bundle_walk bundles = spl_bundle_begin(&walk);
+    spl_bundle b;
+    int64_t n_bundles = 0;
+    for (; spl_bundle_next(&bundles, &b); n_bundles++)
+      CHECK_MSG(b.n == cases[i].width, "layout %d: a bundle of %lld", (int)cases[i].layout,
+                (long long)b.n);
+    CHECK(n_bundles == 8 / cases[i].width);
+    splitkv_plan_destroy(plan);
+  }
+}
+
 int main(void) {
+  check_slack();
+  check_merge_tasks();
+  check_widths();
   rng r = {77};
   for (int i = 0; i < N_PLANS && check_failures() == 0; ++i)
     check_cuts(&r);

@@ -129,19 +129,13 @@ static int describe_batch(tool_case *c) {
 static int library_error(const char *name, splitkv_status status, const splitkv_error *error) {
   static const struct {
     const char *field, *word;
-  } map[] = {{"problem.n_heads_q", "hq"},
-             {"problem.n_heads_kv", "hkv"},
-             {"problem.head_dim_v", "dv"},
-             {"problem.head_dim", "d"},
-             {"problem.page_size_tokens", "page"},
-             {"problem.n_pages", "kv"},
-             {"problem.table_width", "kv"},
-             {"problem.split_value", "split"},
-             {"problem.scale", "scale"},
-             {"problem.isa", "isa"},
-             {"problem.arithmetic", "arithmetic"},
-             {"batch.n_workers", "threads"},
-             {"batch.n_requests", "b"}};
+  } map[] = {{"problem.n_heads_q", "hq"},          {"problem.n_heads_kv", "hkv"},
+             {"problem.head_dim_v", "dv"},         {"problem.head_dim", "d"},
+             {"problem.page_size_tokens", "page"}, {"problem.n_pages", "kv"},
+             {"problem.table_width", "kv"},        {"problem.split_value", "split"},
+             {"problem.scale", "scale"},           {"problem.isa", "isa"},
+             {"problem.arithmetic", "arithmetic"}, {"problem.dtype_kv", "dtype_kv"},
+             {"batch.n_workers", "threads"},       {"batch.n_requests", "b"}};
   const char *word = "";
   for (size_t i = 0; i < sizeof map / sizeof map[0] && !*word; i++) {
     if (strcmp(error->field, map[i].field) == 0) {

@@ -211,11 +211,10 @@ static int library_error(const run_job *job, splitkv_status status, const splitk
   static const struct {
     splitkv_status status;
     word_option option;
-  } causes[] = {{SPLITKV_ERROR_ISA_UNAVAILABLE, OPTION_ISA},
-                {SPLITKV_ERROR_ISA_UNKNOWN, OPTION_ISA},
-                {SPLITKV_ERROR_ARITHMETIC, OPTION_ISA},
-                {SPLITKV_ERROR_SPLIT_VALUE, OPTION_SPLIT},
-                {SPLITKV_ERROR_SCALE, OPTION_SCALE}};
+  } causes[] = {
+      {SPLITKV_ERROR_ISA_UNAVAILABLE, OPTION_ISA}, {SPLITKV_ERROR_ISA_UNKNOWN, OPTION_ISA},
+      {SPLITKV_ERROR_ARITHMETIC, OPTION_ISA},      {SPLITKV_ERROR_ISA_DTYPE, OPTION_ISA},
+      {SPLITKV_ERROR_SPLIT_VALUE, OPTION_SPLIT},   {SPLITKV_ERROR_SCALE, OPTION_SCALE}};
   for (size_t i = 0; i < sizeof causes / sizeof causes[0]; i++) {
     const char *value = job->options.words[causes[i].option];
     char context[80];
