@@ -32,6 +32,8 @@ BROKEN = (
     ("slower-than-time", ("seconds 1000", "run ")),
     ("no-time", ("seconds 0",)),
     ("no-number", ("or so",)),
+    ("repeats", ("it said 'seconds ", "without being asked")),
+    ("starts-early", ("it said 'sec' without being asked",)),
     ("no-out", ("here you are", "out")),
 )
 

@@ -133,7 +133,7 @@ void peer_data_free(peer_data *data) {
   *data = (peer_data){.fd = -1};
 }
 
-/* One line of JSON, to be freed; NULL when memory is short. */
+/* One line of JSON with its newline, to be freed; NULL when memory is short. */
 static char *describe_case(const peer_choice *choice, const tool_case *c, int is_warm) {
   const splitkv_problem *p = &c->problem;
   sections s = place_sections(c);
@@ -172,7 +172,14 @@ static char *describe_case(const peer_choice *choice, const tool_case *c, int is
   cJSON_AddStringToObject(json, "dtype_out", problem_dtype_name(p->dtype_out));
   cJSON_AddStringToObject(json, "wanted_kv",
                           choice->kv_dtype ? choice->kv_dtype : problem_dtype_name(p->dtype_kv));
-  char *line = cJSON_PrintUnformatted(json);
+  char *text = cJSON_PrintUnformatted(json);
+  size_t length = text ? strlen(text) : 0;
+  char *line = text ? malloc(length + 2) : NULL;
+  if (line) {
+    memcpy(line, text, length);
+    memcpy(line + length, "\n", 2);
+  }
+  cJSON_free(text);
   cJSON_Delete(json);
   return line;
 }
@@ -299,24 +306,6 @@ static void give_up_closed(peer *p) {
   give_up(p, "it stopped answering");
 }
 
-static int send_line(peer *p, const char *line) {
-  if (p->is_stopped) {
-    kill(-p->group, SIGCONT);
-    p->is_stopped = 0;
-  }
-  size_t length = strlen(line);
-  while (length > 0) {
-    ssize_t n = write(p->requests, line, length);
-    if (n < 0 && errno != EINTR) {
-      give_up_closed(p);
-      return -1;
-    }
-    line += n > 0 ? n : 0;
-    length -= n > 0 ? (size_t)n : 0;
-  }
-  return 0;
-}
-
 /* Moves the first whole line of the buffer to `line`. */
 static int take_line(peer *p, char *line) {
   char *end = memchr(p->buffer, '\n', p->n_buffered);
@@ -352,31 +341,46 @@ static int fill_buffer(peer *p) {
   return 0;
 }
 
-/* `line` holds sizeof p->buffer bytes. */
-static int receive_line(peer *p, char *line) {
-  double end = machine_seconds() + p->timeout;
-  while (!take_line(p, line)) {
-    if (machine_seconds() > end) {
-      char what[80];
-      snprintf(what, sizeof what, "no answer within %g seconds", p->timeout);
-      give_up(p, what);
-      return -1;
-    }
-    if (fill_buffer(p)) {
+static int give_up_late(peer *p) {
+  char what[80];
+  snprintf(what, sizeof what, "no answer within %g seconds", p->timeout);
+  give_up(p, what);
+  return -1;
+}
+
+/* The pipe does not block: a peer that does not read has no more time than one that is silent. */
+static int send_text(peer *p, const char *text, double end) {
+  size_t length = strlen(text);
+  while (length > 0) {
+    ssize_t n = write(p->requests, text, length);
+    if (n >= 0) {
+      text += n;
+      length -= (size_t)n;
+    } else if (errno == EAGAIN) {
+      struct pollfd ready = {.fd = p->requests, .events = POLLOUT};
+      if (machine_seconds() > end) {
+        return give_up_late(p);
+      }
+      if (poll(&ready, 1, POLL_MILLISECONDS) <= 0 && give_up_ended(p)) {
+        return -1;
+      }
+    } else if (errno != EINTR) {
+      give_up_closed(p);
       return -1;
     }
   }
   return 0;
 }
 
-static int ask(peer *p, const char *request, char *answer) {
-  if (p->state != PEER_READY || send_line(p, request) || receive_line(p, answer)) {
-    return -1;
-  }
-  if (strncmp(answer, "error ", 6) == 0) {
-    snprintf(p->reason, sizeof p->reason, "%.200s", answer + 6);
-    p->state = PEER_BROKEN;
-    return -1;
+/* `line` holds sizeof p->buffer bytes. */
+static int receive_line(peer *p, char *line, double end) {
+  while (!take_line(p, line)) {
+    if (machine_seconds() > end) {
+      return give_up_late(p);
+    }
+    if (fill_buffer(p)) {
+      return -1;
+    }
   }
   return 0;
 }
@@ -387,6 +391,54 @@ static int give_up_nonsense(peer *p, const char *request, const char *answer) {
            request);
   give_up(p, what);
   return -1;
+}
+
+/* What comes before its request is an answer to nothing, and would pass for one to the next.
+ * Returns 0, or -1 when the peer broke. */
+static int expect_silence(peer *p) {
+  struct pollfd ready = {.fd = p->answers, .events = POLLIN};
+  if (p->n_buffered == 0) {
+    int n_ready = poll(&ready, 1, 0);
+    if (n_ready <= 0 || fill_buffer(p)) {
+      return n_ready <= 0 ? 0 : -1;
+    }
+  }
+  if (p->n_buffered > 0) {
+    const char *end = memchr(p->buffer, '\n', p->n_buffered);
+    size_t length = end ? (size_t)(end - p->buffer) : p->n_buffered;
+    char what[76];
+    snprintf(what, sizeof what, "it said '%.*s' without being asked",
+             (int)(length < 32 ? length : 32), p->buffer);
+    give_up(p, what);
+    return -1;
+  }
+  return 0;
+}
+
+/* One request, which ends with a newline, and the line that answers it. `answer` holds sizeof
+ * p->buffer bytes. */
+static int exchange(peer *p, const char *request, char *answer) {
+  if (expect_silence(p)) {
+    return -1;
+  }
+  if (p->is_stopped) {
+    kill(-p->group, SIGCONT);
+    p->is_stopped = 0;
+  }
+  double end = machine_seconds() + p->timeout;
+  return send_text(p, request, end) || receive_line(p, answer, end) ? -1 : 0;
+}
+
+static int ask(peer *p, const char *request, char *answer) {
+  if (p->state != PEER_READY || exchange(p, request, answer)) {
+    return -1;
+  }
+  if (strncmp(answer, "error ", 6) == 0) {
+    snprintf(p->reason, sizeof p->reason, "%.200s", answer + 6);
+    p->state = PEER_BROKEN;
+    return -1;
+  }
+  return 0;
 }
 
 /* ── begin and end ──────────────────────────────────────────────────────────────────────────── */
@@ -436,7 +488,8 @@ static int start_process(peer *p, int data_fd) {
   int child_in = -1, child_out = -1;
   p->errors = open_unnamed(0);
   int failed = p->errors < 0 || make_pipe(&child_in, &p->requests) ||
-               make_pipe(&p->answers, &child_out) || spawn(p, child_in, child_out, data_fd);
+               make_pipe(&p->answers, &child_out) || fcntl(p->requests, F_SETFL, O_NONBLOCK) ||
+               spawn(p, child_in, child_out, data_fd);
   if (child_in >= 0) {
     close(child_in);
   }
@@ -487,7 +540,7 @@ static void ask_for_case(peer *p, const tool_case *c, int is_warm) {
     give_up(p, "out of memory");
     return;
   }
-  if (send_line(p, line) == 0 && send_line(p, "\n") == 0 && receive_line(p, answer) == 0) {
+  if (exchange(p, line, answer) == 0) {
     cJSON *json = cJSON_Parse(answer);
     if (!json || read_answer(p, json)) {
       give_up_nonsense(p, "the case", answer);
