@@ -191,6 +191,23 @@ def check_usage(failures, tool, peers):
                    f"an empty program: {result.returncode}, {result.stderr!r}")
 
 
+def check_closed_descriptors(failures, tool, peers):
+    """As a shell closes them: what the tool opens must not get their numbers."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = os.path.join(folder, "report.json")
+        for closed in ("<&-", "2>&-", "<&- 2>&-", "<&- >&-", ">&- 2>&-", "<&- >&- 2>&-"):
+            command = f'exec "$0" "$@" {closed}'
+            result = run_tool(["sh", "-c", command, tool, "bench", PROBLEM, "--seconds", "0.02",
+                               "--vs", "good", "--json-file", report], env=peers.environment)
+            lost = ">&-" in closed.split()
+            failures.check(result.returncode == (2 if lost else 0),
+                           f"{closed}: status {result.returncode}, {result.stderr!r}")
+            with open(report, encoding="utf-8") as file:
+                peer = json.load(file)["cases"][0]["peers"][0]
+            failures.check(peer.get("within_bound") is True, f"{closed}: {peer}")
+            os.remove(report)
+
+
 def check_no_leftovers(failures, folder):
     """Files of tensors, as the tool names them for a moment."""
     names = [name for place in ("/dev/shm", folder) if os.path.isdir(place)
@@ -209,6 +226,7 @@ def main():
         check_broken(failures, tool, peers)
         check_unsupported(failures, tool, peers)
         check_usage(failures, tool, peers)
+        check_closed_descriptors(failures, tool, peers)
         check_no_leftovers(failures, tempfile.gettempdir())
     return failures.finish(250)
 

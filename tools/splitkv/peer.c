@@ -25,11 +25,21 @@
 
 extern char **environ;
 
-enum { DATA_FD = 3, SECTION_ALIGNMENT = 4096, POLL_MILLISECONDS = 100 };
+enum { DATA_FD = 3, FIRST_OWN_FD = 4, SECTION_ALIGNMENT = 4096, POLL_MILLISECONDS = 100 };
 #define CALM_STEP_NANOSECONDS 200000
 #define CALM_SECONDS 0.5
 
 /* ── data ───────────────────────────────────────────────────────────────────────────────────── */
+
+/* Moves a descriptor above those that a peer begins with, and out of what it inherits. Returns -1,
+ * with nothing left open, where there was none or none is free. */
+static int move_descriptor(int fd) {
+  int moved = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, FIRST_OWN_FD);
+  if (fd >= 0) {
+    close(fd);
+  }
+  return moved;
+}
 
 /* A file that has lost its name, in memory where there is room. -1 where there is none. */
 static int open_unnamed(size_t size_bytes) {
@@ -45,9 +55,8 @@ static int open_unnamed(size_t size_bytes) {
       continue;
     }
     unlink(path);
-    if ((size_bytes == 0 || posix_fallocate(fd, 0, (off_t)size_bytes) == 0) &&
-        fcntl(fd, F_SETFD, FD_CLOEXEC) == 0) {
-      return fd;
+    if (size_bytes == 0 || posix_fallocate(fd, 0, (off_t)size_bytes) == 0) {
+      return move_descriptor(fd);
     }
     close(fd);
   }
@@ -448,9 +457,9 @@ static int make_pipe(int *from, int *to) {
   if (pipe(ends)) {
     return -1;
   }
-  *from = ends[0];
-  *to = ends[1];
-  return fcntl(*from, F_SETFD, FD_CLOEXEC) || fcntl(*to, F_SETFD, FD_CLOEXEC) ? -1 : 0;
+  *from = move_descriptor(ends[0]);
+  *to = move_descriptor(ends[1]);
+  return *from < 0 || *to < 0 ? -1 : 0;
 }
 
 /* In a group of its own: what it starts ends with it, and the terminal's signals are ours. */
