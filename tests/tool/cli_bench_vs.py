@@ -191,6 +191,19 @@ def check_usage(failures, tool, peers):
                    f"an empty program: {result.returncode}, {result.stderr!r}")
 
 
+def check_cut(failures, tool, peers):
+    """A peer that cuts the file of tensors short does not take the tool with it."""
+    peers.add("cuts")
+    result, report = peers.bench_json(tool, "--vs", "cuts")
+    peer = report["cases"][0]["peers"][0]
+    failures.check(result.returncode in (0, 3) and ("broken" in peer or peer["wrong"]),
+                   f"cuts: status {result.returncode}, {result.stderr!r}, {peer}")
+    if sys.platform == "linux":
+        result, report = peers.bench_json(tool, "--vs", "cuts", "--vs", "good")
+        failures.check(report["cases"][0]["peers"][1].get("within_bound") is True,
+                       f"cuts: nor another peer, {report['cases'][0]['peers'][1]}")
+
+
 def check_closed_descriptors(failures, tool, peers):
     """As a shell closes them: what the tool opens must not get their numbers."""
     with tempfile.TemporaryDirectory() as folder:
@@ -226,6 +239,7 @@ def main():
         check_broken(failures, tool, peers)
         check_unsupported(failures, tool, peers)
         check_usage(failures, tool, peers)
+        check_cut(failures, tool, peers)
         check_closed_descriptors(failures, tool, peers)
         check_no_leftovers(failures, tempfile.gettempdir())
     return failures.finish(250)

@@ -133,6 +133,13 @@ def main():
             answer = run(tensors, n_runs)
             say("\n".join([answer] * (3 if BEHAVIOUR == "repeats" else 1)))
         elif word == "out":
+            if BEHAVIOUR == "cuts":
+                try:
+                    os.ftruncate(case["fd"], 0)
+                except PermissionError:
+                    pass  # the file is sealed; so much the better
+                say("ok")
+                continue
             if BEHAVIOUR != "silent":
                 tensors.write_out({"wrong": 0.0, "inexact": 1.01}.get(BEHAVIOUR, 1.0))
             say("ok" if BEHAVIOUR != "no-out" else "here you are")

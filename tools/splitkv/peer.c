@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#if defined(__linux__)
+#define _GNU_SOURCE /* memfd_create */
+#endif
+
 #include "peer.h"
 
 #include "machine.h"
@@ -63,6 +67,24 @@ static int open_unnamed(size_t size_bytes) {
   return -1;
 }
 
+/* A file in memory whose size nobody can change: one that a peer cuts short would be the death of
+ * all that have it mapped. -1 where there is no such thing. */
+static int open_sealed(size_t size_bytes) {
+#if defined(F_ADD_SEALS) && defined(MFD_ALLOW_SEALING)
+  int fd = move_descriptor(memfd_create("splitkv", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (fd >= 0 && posix_fallocate(fd, 0, (off_t)size_bytes) == 0 &&
+      fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0) {
+    return fd;
+  }
+  if (fd >= 0) {
+    close(fd);
+  }
+#else
+  (void)size_bytes;
+#endif
+  return -1;
+}
+
 /* Where things lie in the file. */
 typedef struct sections {
   size_t q, k, v, kv_lens, table_offsets, table, out, end;
@@ -113,8 +135,9 @@ static void write_table(const tool_case *c, int64_t *offsets, int64_t *table) {
 
 int peer_data_create(peer_data *data, const tool_case *c, const char *name) {
   sections s = place_sections(c);
-  *data = (peer_data){.size_bytes = s.end, .out_offset = s.out, .n_out = count_out(c)};
-  data->fd = open_unnamed(s.end);
+  *data = (peer_data){.out_offset = s.out, .n_out = count_out(c)};
+  data->fd = open_sealed(s.end);
+  data->fd = data->fd < 0 ? open_unnamed(s.end) : data->fd;
   void *memory = data->fd < 0 || s.end == 0
                      ? MAP_FAILED
                      : mmap(NULL, s.end, PROT_READ | PROT_WRITE, MAP_SHARED, data->fd, 0);
@@ -122,20 +145,18 @@ int peer_data_create(peer_data *data, const tool_case *c, const char *name) {
     return tool_unsupported("%s: no room for %.1f GB of tensors for the peers", name,
                             (double)s.end / 1e9);
   }
-  data->memory = memory;
-  memcpy(data->memory + s.q, c->q.data, c->q.size_bytes);
-  memcpy(data->memory + s.k, c->k.data, c->k.size_bytes);
-  memcpy(data->memory + s.v, c->v.data, c->v.size_bytes);
-  memcpy(data->memory + s.kv_lens, c->kv_lens, (size_t)c->batch.n_requests * sizeof(int64_t));
-  write_table(c, (int64_t *)(void *)(data->memory + s.table_offsets),
-              (int64_t *)(void *)(data->memory + s.table));
+  unsigned char *bytes = memory;
+  memcpy(bytes + s.q, c->q.data, c->q.size_bytes);
+  memcpy(bytes + s.k, c->k.data, c->k.size_bytes);
+  memcpy(bytes + s.v, c->v.data, c->v.size_bytes);
+  memcpy(bytes + s.kv_lens, c->kv_lens, (size_t)c->batch.n_requests * sizeof(int64_t));
+  write_table(c, (int64_t *)(void *)(bytes + s.table_offsets),
+              (int64_t *)(void *)(bytes + s.table));
+  munmap(memory, s.end);
   return TOOL_OK;
 }
 
 void peer_data_free(peer_data *data) {
-  if (data->memory) {
-    munmap(data->memory, data->size_bytes);
-  }
   if (data->fd >= 0) {
     close(data->fd);
   }
@@ -688,16 +709,41 @@ void peer_calm(peer *p) {
   }
 }
 
+/* Not through a mapping, which kills the tool where the file has become too short. Returns 0 or -1.
+ */
+static int move_bytes(int fd, int is_write, void *bytes, size_t size_bytes, size_t offset) {
+  char *next = bytes;
+  while (size_bytes > 0) {
+    ssize_t n = is_write ? pwrite(fd, next, size_bytes, (off_t)offset)
+                         : pread(fd, next, size_bytes, (off_t)offset);
+    if (n == 0 || (n < 0 && errno != EINTR)) {
+      return -1;
+    }
+    size_t moved = n > 0 ? (size_t)n : 0;
+    next += moved;
+    offset += moved;
+    size_bytes -= moved;
+  }
+  return 0;
+}
+
 int peer_fetch_out(peer *p, const peer_data *data) {
   char answer[sizeof p->buffer];
-  unsigned char *out = data->memory + data->out_offset;
-  memset(out, 0xff, data->n_out * sizeof(float));
+  size_t size_bytes = data->n_out * sizeof(float);
+  memset(p->out, 0xff, size_bytes);
+  if (move_bytes(data->fd, 1, p->out, size_bytes, data->out_offset)) {
+    give_up(p, "its file cannot be written");
+    return -1;
+  }
   if (ask(p, "out\n", answer)) {
     return -1;
   }
   if (strcmp(answer, "ok") != 0) {
     return give_up_nonsense(p, "out", answer);
   }
-  memcpy(p->out, out, data->n_out * sizeof(float));
+  if (move_bytes(data->fd, 0, p->out, size_bytes, data->out_offset)) {
+    give_up(p, "it cut its file short");
+    return -1;
+  }
   return 0;
 }
