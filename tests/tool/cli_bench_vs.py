@@ -32,6 +32,10 @@ BROKEN = (
     ("slower-than-time", ("seconds 1000", "run ")),
     ("no-time", ("seconds 0",)),
     ("no-number", ("or so",)),
+    ("hexadecimal", ("seconds 0x1p-20",)),
+    ("no-time-at-all", ("seconds nan",)),
+    ("ends-early", ("seconds 1e-9? or so",)),
+    ("adds-to-json", ("to 'the case'",)),
     ("repeats", ("it said 'seconds ", "without being asked")),
     ("starts-early", ("it said 'sec' without being asked",)),
     ("no-out", ("here you are", "out")),
@@ -168,7 +172,9 @@ def check_unsupported(failures, tool, peers):
 
 
 def check_usage(failures, tool, peers):
+    os.mkdir(os.path.join(peers.folder, "folder"))
     for arguments, parts in ((("--vs", "nobody"), ("--vs nobody", "no such peer")),
+                             (("--vs", "folder"), ("--vs folder", "no such peer")),
                              (("--vs", ""), ("--vs", "name of a peer")),
                              (("--vs", "../x"), ("--vs ../x", "name of a peer")),
                              (("--vs", "good:f8"), ("--vs good:f8", "f32, f16 or bf16")),

@@ -13,6 +13,8 @@ import sys
 import time
 
 BEHAVIOUR = os.path.basename(sys.argv[0])
+ODD_ANSWERS = {"hexadecimal": "seconds 0x1p-20", "no-time-at-all": "seconds nan",
+               "ends-early": "seconds 1e-9\0 or so"}
 
 
 def say(text):
@@ -77,6 +79,8 @@ def begin(case):
         say("hello")
     elif BEHAVIOUR == "no-copies":
         say(json.dumps({"ready": True, "version": "1", "kv_dtype": "f32", "copies": 0}))
+    elif BEHAVIOUR == "adds-to-json":
+        say(json.dumps({"ready": True, "version": "1", "kv_dtype": "f32", "copies": 1}) + "\0more")
     elif BEHAVIOUR == "hangs-at-once":
         time.sleep(1000)
     else:
@@ -109,6 +113,8 @@ def run(tensors, n_runs):
         return "seconds 0"
     if BEHAVIOUR == "no-number":
         return "seconds 1e-4 or so"
+    if BEHAVIOUR in ODD_ANSWERS:
+        return ODD_ANSWERS[BEHAVIOUR]
     start = time.perf_counter()
     end = start + 0.0005
     while time.perf_counter() < end:

@@ -23,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -217,7 +218,8 @@ static char *describe_case(const peer_choice *choice, const tool_case *c, int is
 /* ── where the programs are ─────────────────────────────────────────────────────────────────── */
 
 static int is_program(const char *path) {
-  return access(path, X_OK) == 0;
+  struct stat status;
+  return stat(path, &status) == 0 && S_ISREG(status.st_mode) && access(path, X_OK) == 0;
 }
 
 /* "bench/peers" of the source tree: the one named by the environment, the one in the working
@@ -336,14 +338,17 @@ static void give_up_closed(peer *p) {
   give_up(p, "it stopped answering");
 }
 
-/* Moves the first whole line of the buffer to `line`. */
+/* Moves the first whole line of the buffer to `line`, with '?' for bytes that would end it early.
+ */
 static int take_line(peer *p, char *line) {
   char *end = memchr(p->buffer, '\n', p->n_buffered);
   if (!end) {
     return 0;
   }
   size_t length = (size_t)(end - p->buffer);
-  memcpy(line, p->buffer, length);
+  for (size_t i = 0; i < length; i++) {
+    line[i] = p->buffer[i] ? p->buffer[i] : '?';
+  }
   line[length] = '\0';
   p->n_buffered -= length + 1;
   memmove(p->buffer, end + 1, p->n_buffered);
@@ -571,7 +576,7 @@ static void ask_for_case(peer *p, const tool_case *c, int is_warm) {
     return;
   }
   if (exchange(p, line, answer) == 0) {
-    cJSON *json = cJSON_Parse(answer);
+    cJSON *json = cJSON_ParseWithOpts(answer, NULL, 1);
     if (!json || read_answer(p, json)) {
       give_up_nonsense(p, "the case", answer);
     }
@@ -657,7 +662,10 @@ int peer_run(peer *p, peer_time *time) {
   time->answer = machine_seconds() - start;
   time->cpu_seconds = cpu_seconds_of(p->pid) - cpu_start;
   char *end = answer;
-  time->seconds = strncmp(answer, "seconds ", 8) == 0 ? strtod(answer + 8, &end) : -1;
+  /* strtod alone would take blanks, hexadecimal numbers and words, too. */
+  int is_time =
+      strncmp(answer, "seconds ", 8) == 0 && !answer[8 + strspn(answer + 8, "0123456789.eE+-")];
+  time->seconds = is_time ? strtod(answer + 8, &end) : -1;
   /* Nobody takes less than no time, or longer than until the answer is here. */
   if (*end || !(time->seconds > 0) || time->seconds > time->answer) {
     return give_up_nonsense(p, request, answer);
