@@ -32,6 +32,12 @@ BROKEN = (
     ("slower-than-time", ("seconds 1000", "run ")),
     ("no-time", ("seconds 0",)),
     ("no-number", ("or so",)),
+    ("hexadecimal", ("seconds 0x1p-20",)),
+    ("no-time-at-all", ("seconds nan",)),
+    ("ends-early", ("seconds 1e-9? or so",)),
+    ("adds-to-json", ("to 'the case'",)),
+    ("repeats", ("it said 'seconds ", "without being asked")),
+    ("starts-early", ("it said 'sec' without being asked",)),
     ("no-out", ("here you are", "out")),
 )
 
@@ -166,7 +172,9 @@ def check_unsupported(failures, tool, peers):
 
 
 def check_usage(failures, tool, peers):
+    os.mkdir(os.path.join(peers.folder, "folder"))
     for arguments, parts in ((("--vs", "nobody"), ("--vs nobody", "no such peer")),
+                             (("--vs", "folder"), ("--vs folder", "no such peer")),
                              (("--vs", ""), ("--vs", "name of a peer")),
                              (("--vs", "../x"), ("--vs ../x", "name of a peer")),
                              (("--vs", "good:f8"), ("--vs good:f8", "f32, f16 or bf16")),
@@ -189,6 +197,36 @@ def check_usage(failures, tool, peers):
                    f"an empty program: {result.returncode}, {result.stderr!r}")
 
 
+def check_cut(failures, tool, peers):
+    """A peer that cuts the file of tensors short does not take the tool with it."""
+    peers.add("cuts")
+    result, report = peers.bench_json(tool, "--vs", "cuts")
+    peer = report["cases"][0]["peers"][0]
+    failures.check(result.returncode in (0, 3) and ("broken" in peer or peer["wrong"]),
+                   f"cuts: status {result.returncode}, {result.stderr!r}, {peer}")
+    if sys.platform == "linux":
+        result, report = peers.bench_json(tool, "--vs", "cuts", "--vs", "good")
+        failures.check(report["cases"][0]["peers"][1].get("within_bound") is True,
+                       f"cuts: nor another peer, {report['cases'][0]['peers'][1]}")
+
+
+def check_closed_descriptors(failures, tool, peers):
+    """As a shell closes them: what the tool opens must not get their numbers."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = os.path.join(folder, "report.json")
+        for closed in ("<&-", "2>&-", "<&- 2>&-", "<&- >&-", ">&- 2>&-", "<&- >&- 2>&-"):
+            command = f'exec "$0" "$@" {closed}'
+            result = run_tool(["sh", "-c", command, tool, "bench", PROBLEM, "--seconds", "0.02",
+                               "--vs", "good", "--json-file", report], env=peers.environment)
+            lost = ">&-" in closed.split()
+            failures.check(result.returncode == (2 if lost else 0),
+                           f"{closed}: status {result.returncode}, {result.stderr!r}")
+            with open(report, encoding="utf-8") as file:
+                peer = json.load(file)["cases"][0]["peers"][0]
+            failures.check(peer.get("within_bound") is True, f"{closed}: {peer}")
+            os.remove(report)
+
+
 def check_no_leftovers(failures, folder):
     """Files of tensors, as the tool names them for a moment."""
     names = [name for place in ("/dev/shm", folder) if os.path.isdir(place)
@@ -207,6 +245,8 @@ def main():
         check_broken(failures, tool, peers)
         check_unsupported(failures, tool, peers)
         check_usage(failures, tool, peers)
+        check_cut(failures, tool, peers)
+        check_closed_descriptors(failures, tool, peers)
         check_no_leftovers(failures, tempfile.gettempdir())
     return failures.finish(250)
 

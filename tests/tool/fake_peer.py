@@ -13,6 +13,8 @@ import sys
 import time
 
 BEHAVIOUR = os.path.basename(sys.argv[0])
+ODD_ANSWERS = {"hexadecimal": "seconds 0x1p-20", "no-time-at-all": "seconds nan",
+               "ends-early": "seconds 1e-9\0 or so"}
 
 
 def say(text):
@@ -77,6 +79,8 @@ def begin(case):
         say("hello")
     elif BEHAVIOUR == "no-copies":
         say(json.dumps({"ready": True, "version": "1", "kv_dtype": "f32", "copies": 0}))
+    elif BEHAVIOUR == "adds-to-json":
+        say(json.dumps({"ready": True, "version": "1", "kv_dtype": "f32", "copies": 1}) + "\0more")
     elif BEHAVIOUR == "hangs-at-once":
         time.sleep(1000)
     else:
@@ -95,6 +99,8 @@ def run(tensors, n_runs):
         os._exit(7)
     if BEHAVIOUR == "hangs" and n_runs == 3:
         time.sleep(1000)
+    if BEHAVIOUR == "starts-early" and n_runs == 3:
+        return "seconds 1e-9\nsec"
     if BEHAVIOUR == "talks" and n_runs == 3:
         sys.stdout.write("x" * 100000)
         sys.stdout.flush()
@@ -107,6 +113,8 @@ def run(tensors, n_runs):
         return "seconds 0"
     if BEHAVIOUR == "no-number":
         return "seconds 1e-4 or so"
+    if BEHAVIOUR in ODD_ANSWERS:
+        return ODD_ANSWERS[BEHAVIOUR]
     start = time.perf_counter()
     end = start + 0.0005
     while time.perf_counter() < end:
@@ -128,8 +136,16 @@ def main():
         if word == "run":
             copies.add(int(rest[0]))
             n_runs += 1
-            say(run(tensors, n_runs))
+            answer = run(tensors, n_runs)
+            say("\n".join([answer] * (3 if BEHAVIOUR == "repeats" else 1)))
         elif word == "out":
+            if BEHAVIOUR == "cuts":
+                try:
+                    os.ftruncate(case["fd"], 0)
+                except PermissionError:
+                    pass  # the file is sealed; so much the better
+                say("ok")
+                continue
             if BEHAVIOUR != "silent":
                 tensors.write_out({"wrong": 0.0, "inexact": 1.01}.get(BEHAVIOUR, 1.0))
             say("ok" if BEHAVIOUR != "no-out" else "here you are")

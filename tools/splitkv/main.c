@@ -110,6 +110,7 @@ static int finish(int status) {
 }
 
 int main(int argc, char **argv) {
+  tool_fill_standard_descriptors();
   if (argc < 2) {
     return tool_usage_error("needs a command: try 'splitkv help'");
   }

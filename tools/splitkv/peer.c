@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#if defined(__linux__)
+#define _GNU_SOURCE /* memfd_create */
+#endif
+
 #include "peer.h"
 
 #include "machine.h"
@@ -19,17 +23,28 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 extern char **environ;
 
-enum { DATA_FD = 3, SECTION_ALIGNMENT = 4096, POLL_MILLISECONDS = 100 };
+enum { DATA_FD = 3, FIRST_OWN_FD = 4, SECTION_ALIGNMENT = 4096, POLL_MILLISECONDS = 100 };
 #define CALM_STEP_NANOSECONDS 200000
 #define CALM_SECONDS 0.5
 
 /* ── data ───────────────────────────────────────────────────────────────────────────────────── */
+
+/* Moves a descriptor above those that a peer begins with, and out of what it inherits. Returns -1,
+ * with nothing left open, where there was none or none is free. */
+static int move_descriptor(int fd) {
+  int moved = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, FIRST_OWN_FD);
+  if (fd >= 0) {
+    close(fd);
+  }
+  return moved;
+}
 
 /* A file that has lost its name, in memory where there is room. -1 where there is none. */
 static int open_unnamed(size_t size_bytes) {
@@ -45,12 +60,29 @@ static int open_unnamed(size_t size_bytes) {
       continue;
     }
     unlink(path);
-    if ((size_bytes == 0 || posix_fallocate(fd, 0, (off_t)size_bytes) == 0) &&
-        fcntl(fd, F_SETFD, FD_CLOEXEC) == 0) {
-      return fd;
+    if (size_bytes == 0 || posix_fallocate(fd, 0, (off_t)size_bytes) == 0) {
+      return move_descriptor(fd);
     }
     close(fd);
   }
+  return -1;
+}
+
+/* A file in memory whose size nobody can change: one that a peer cuts short would be the death of
+ * all that have it mapped. -1 where there is no such thing. */
+static int open_sealed(size_t size_bytes) {
+#if defined(F_ADD_SEALS) && defined(MFD_ALLOW_SEALING)
+  int fd = move_descriptor(memfd_create("splitkv", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (fd >= 0 && posix_fallocate(fd, 0, (off_t)size_bytes) == 0 &&
+      fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) == 0) {
+    return fd;
+  }
+  if (fd >= 0) {
+    close(fd);
+  }
+#else
+  (void)size_bytes;
+#endif
   return -1;
 }
 
@@ -104,8 +136,9 @@ static void write_table(const tool_case *c, int64_t *offsets, int64_t *table) {
 
 int peer_data_create(peer_data *data, const tool_case *c, const char *name) {
   sections s = place_sections(c);
-  *data = (peer_data){.size_bytes = s.end, .out_offset = s.out, .n_out = count_out(c)};
-  data->fd = open_unnamed(s.end);
+  *data = (peer_data){.out_offset = s.out, .n_out = count_out(c)};
+  data->fd = open_sealed(s.end);
+  data->fd = data->fd < 0 ? open_unnamed(s.end) : data->fd;
   void *memory = data->fd < 0 || s.end == 0
                      ? MAP_FAILED
                      : mmap(NULL, s.end, PROT_READ | PROT_WRITE, MAP_SHARED, data->fd, 0);
@@ -113,27 +146,25 @@ int peer_data_create(peer_data *data, const tool_case *c, const char *name) {
     return tool_unsupported("%s: no room for %.1f GB of tensors for the peers", name,
                             (double)s.end / 1e9);
   }
-  data->memory = memory;
-  memcpy(data->memory + s.q, c->q.data, c->q.size_bytes);
-  memcpy(data->memory + s.k, c->k.data, c->k.size_bytes);
-  memcpy(data->memory + s.v, c->v.data, c->v.size_bytes);
-  memcpy(data->memory + s.kv_lens, c->kv_lens, (size_t)c->batch.n_requests * sizeof(int64_t));
-  write_table(c, (int64_t *)(void *)(data->memory + s.table_offsets),
-              (int64_t *)(void *)(data->memory + s.table));
+  unsigned char *bytes = memory;
+  memcpy(bytes + s.q, c->q.data, c->q.size_bytes);
+  memcpy(bytes + s.k, c->k.data, c->k.size_bytes);
+  memcpy(bytes + s.v, c->v.data, c->v.size_bytes);
+  memcpy(bytes + s.kv_lens, c->kv_lens, (size_t)c->batch.n_requests * sizeof(int64_t));
+  write_table(c, (int64_t *)(void *)(bytes + s.table_offsets),
+              (int64_t *)(void *)(bytes + s.table));
+  munmap(memory, s.end);
   return TOOL_OK;
 }
 
 void peer_data_free(peer_data *data) {
-  if (data->memory) {
-    munmap(data->memory, data->size_bytes);
-  }
   if (data->fd >= 0) {
     close(data->fd);
   }
   *data = (peer_data){.fd = -1};
 }
 
-/* One line of JSON, to be freed; NULL when memory is short. */
+/* One line of JSON with its newline, to be freed; NULL when memory is short. */
 static char *describe_case(const peer_choice *choice, const tool_case *c, int is_warm) {
   const splitkv_problem *p = &c->problem;
   sections s = place_sections(c);
@@ -172,7 +203,14 @@ static char *describe_case(const peer_choice *choice, const tool_case *c, int is
   cJSON_AddStringToObject(json, "dtype_out", problem_dtype_name(p->dtype_out));
   cJSON_AddStringToObject(json, "wanted_kv",
                           choice->kv_dtype ? choice->kv_dtype : problem_dtype_name(p->dtype_kv));
-  char *line = cJSON_PrintUnformatted(json);
+  char *text = cJSON_PrintUnformatted(json);
+  size_t length = text ? strlen(text) : 0;
+  char *line = text ? malloc(length + 2) : NULL;
+  if (line) {
+    memcpy(line, text, length);
+    memcpy(line + length, "\n", 2);
+  }
+  cJSON_free(text);
   cJSON_Delete(json);
   return line;
 }
@@ -180,7 +218,8 @@ static char *describe_case(const peer_choice *choice, const tool_case *c, int is
 /* ── where the programs are ─────────────────────────────────────────────────────────────────── */
 
 static int is_program(const char *path) {
-  return access(path, X_OK) == 0;
+  struct stat status;
+  return stat(path, &status) == 0 && S_ISREG(status.st_mode) && access(path, X_OK) == 0;
 }
 
 /* "bench/peers" of the source tree: the one named by the environment, the one in the working
@@ -299,32 +338,17 @@ static void give_up_closed(peer *p) {
   give_up(p, "it stopped answering");
 }
 
-static int send_line(peer *p, const char *line) {
-  if (p->is_stopped) {
-    kill(-p->group, SIGCONT);
-    p->is_stopped = 0;
-  }
-  size_t length = strlen(line);
-  while (length > 0) {
-    ssize_t n = write(p->requests, line, length);
-    if (n < 0 && errno != EINTR) {
-      give_up_closed(p);
-      return -1;
-    }
-    line += n > 0 ? n : 0;
-    length -= n > 0 ? (size_t)n : 0;
-  }
-  return 0;
-}
-
-/* Moves the first whole line of the buffer to `line`. */
+/* Moves the first whole line of the buffer to `line`, with '?' for bytes that would end it early.
+ */
 static int take_line(peer *p, char *line) {
   char *end = memchr(p->buffer, '\n', p->n_buffered);
   if (!end) {
     return 0;
   }
   size_t length = (size_t)(end - p->buffer);
-  memcpy(line, p->buffer, length);
+  for (size_t i = 0; i < length; i++) {
+    line[i] = p->buffer[i] ? p->buffer[i] : '?';
+  }
   line[length] = '\0';
   p->n_buffered -= length + 1;
   memmove(p->buffer, end + 1, p->n_buffered);
@@ -352,31 +376,46 @@ static int fill_buffer(peer *p) {
   return 0;
 }
 
-/* `line` holds sizeof p->buffer bytes. */
-static int receive_line(peer *p, char *line) {
-  double end = machine_seconds() + p->timeout;
-  while (!take_line(p, line)) {
-    if (machine_seconds() > end) {
-      char what[80];
-      snprintf(what, sizeof what, "no answer within %g seconds", p->timeout);
-      give_up(p, what);
-      return -1;
-    }
-    if (fill_buffer(p)) {
+static int give_up_late(peer *p) {
+  char what[80];
+  snprintf(what, sizeof what, "no answer within %g seconds", p->timeout);
+  give_up(p, what);
+  return -1;
+}
+
+/* The pipe does not block: a peer that does not read has no more time than one that is silent. */
+static int send_text(peer *p, const char *text, double end) {
+  size_t length = strlen(text);
+  while (length > 0) {
+    ssize_t n = write(p->requests, text, length);
+    if (n >= 0) {
+      text += n;
+      length -= (size_t)n;
+    } else if (errno == EAGAIN) {
+      struct pollfd ready = {.fd = p->requests, .events = POLLOUT};
+      if (machine_seconds() > end) {
+        return give_up_late(p);
+      }
+      if (poll(&ready, 1, POLL_MILLISECONDS) <= 0 && give_up_ended(p)) {
+        return -1;
+      }
+    } else if (errno != EINTR) {
+      give_up_closed(p);
       return -1;
     }
   }
   return 0;
 }
 
-static int ask(peer *p, const char *request, char *answer) {
-  if (p->state != PEER_READY || send_line(p, request) || receive_line(p, answer)) {
-    return -1;
-  }
-  if (strncmp(answer, "error ", 6) == 0) {
-    snprintf(p->reason, sizeof p->reason, "%.200s", answer + 6);
-    p->state = PEER_BROKEN;
-    return -1;
+/* `line` holds sizeof p->buffer bytes. */
+static int receive_line(peer *p, char *line, double end) {
+  while (!take_line(p, line)) {
+    if (machine_seconds() > end) {
+      return give_up_late(p);
+    }
+    if (fill_buffer(p)) {
+      return -1;
+    }
   }
   return 0;
 }
@@ -389,6 +428,54 @@ static int give_up_nonsense(peer *p, const char *request, const char *answer) {
   return -1;
 }
 
+/* What comes before its request is an answer to nothing, and would pass for one to the next.
+ * Returns 0, or -1 when the peer broke. */
+static int expect_silence(peer *p) {
+  struct pollfd ready = {.fd = p->answers, .events = POLLIN};
+  if (p->n_buffered == 0) {
+    int n_ready = poll(&ready, 1, 0);
+    if (n_ready <= 0 || fill_buffer(p)) {
+      return n_ready <= 0 ? 0 : -1;
+    }
+  }
+  if (p->n_buffered > 0) {
+    const char *end = memchr(p->buffer, '\n', p->n_buffered);
+    size_t length = end ? (size_t)(end - p->buffer) : p->n_buffered;
+    char what[76];
+    snprintf(what, sizeof what, "it said '%.*s' without being asked",
+             (int)(length < 32 ? length : 32), p->buffer);
+    give_up(p, what);
+    return -1;
+  }
+  return 0;
+}
+
+/* One request, which ends with a newline, and the line that answers it. `answer` holds sizeof
+ * p->buffer bytes. */
+static int exchange(peer *p, const char *request, char *answer) {
+  if (expect_silence(p)) {
+    return -1;
+  }
+  if (p->is_stopped) {
+    kill(-p->group, SIGCONT);
+    p->is_stopped = 0;
+  }
+  double end = machine_seconds() + p->timeout;
+  return send_text(p, request, end) || receive_line(p, answer, end) ? -1 : 0;
+}
+
+static int ask(peer *p, const char *request, char *answer) {
+  if (p->state != PEER_READY || exchange(p, request, answer)) {
+    return -1;
+  }
+  if (strncmp(answer, "error ", 6) == 0) {
+    snprintf(p->reason, sizeof p->reason, "%.200s", answer + 6);
+    p->state = PEER_BROKEN;
+    return -1;
+  }
+  return 0;
+}
+
 /* ── begin and end ──────────────────────────────────────────────────────────────────────────── */
 
 static int make_pipe(int *from, int *to) {
@@ -396,9 +483,9 @@ static int make_pipe(int *from, int *to) {
   if (pipe(ends)) {
     return -1;
   }
-  *from = ends[0];
-  *to = ends[1];
-  return fcntl(*from, F_SETFD, FD_CLOEXEC) || fcntl(*to, F_SETFD, FD_CLOEXEC) ? -1 : 0;
+  *from = move_descriptor(ends[0]);
+  *to = move_descriptor(ends[1]);
+  return *from < 0 || *to < 0 ? -1 : 0;
 }
 
 /* In a group of its own: what it starts ends with it, and the terminal's signals are ours. */
@@ -436,7 +523,8 @@ static int start_process(peer *p, int data_fd) {
   int child_in = -1, child_out = -1;
   p->errors = open_unnamed(0);
   int failed = p->errors < 0 || make_pipe(&child_in, &p->requests) ||
-               make_pipe(&p->answers, &child_out) || spawn(p, child_in, child_out, data_fd);
+               make_pipe(&p->answers, &child_out) || fcntl(p->requests, F_SETFL, O_NONBLOCK) ||
+               spawn(p, child_in, child_out, data_fd);
   if (child_in >= 0) {
     close(child_in);
   }
@@ -487,8 +575,8 @@ static void ask_for_case(peer *p, const tool_case *c, int is_warm) {
     give_up(p, "out of memory");
     return;
   }
-  if (send_line(p, line) == 0 && send_line(p, "\n") == 0 && receive_line(p, answer) == 0) {
-    cJSON *json = cJSON_Parse(answer);
+  if (exchange(p, line, answer) == 0) {
+    cJSON *json = cJSON_ParseWithOpts(answer, NULL, 1);
     if (!json || read_answer(p, json)) {
       give_up_nonsense(p, "the case", answer);
     }
@@ -574,7 +662,10 @@ int peer_run(peer *p, peer_time *time) {
   time->answer = machine_seconds() - start;
   time->cpu_seconds = cpu_seconds_of(p->pid) - cpu_start;
   char *end = answer;
-  time->seconds = strncmp(answer, "seconds ", 8) == 0 ? strtod(answer + 8, &end) : -1;
+  /* strtod alone would take blanks, hexadecimal numbers and words, too. */
+  int is_time =
+      strncmp(answer, "seconds ", 8) == 0 && !answer[8 + strspn(answer + 8, "0123456789.eE+-")];
+  time->seconds = is_time ? strtod(answer + 8, &end) : -1;
   /* Nobody takes less than no time, or longer than until the answer is here. */
   if (*end || !(time->seconds > 0) || time->seconds > time->answer) {
     return give_up_nonsense(p, request, answer);
@@ -626,16 +717,41 @@ void peer_calm(peer *p) {
   }
 }
 
+/* Not through a mapping, which kills the tool where the file has become too short. Returns 0 or -1.
+ */
+static int move_bytes(int fd, int is_write, void *bytes, size_t size_bytes, size_t offset) {
+  char *next = bytes;
+  while (size_bytes > 0) {
+    ssize_t n = is_write ? pwrite(fd, next, size_bytes, (off_t)offset)
+                         : pread(fd, next, size_bytes, (off_t)offset);
+    if (n == 0 || (n < 0 && errno != EINTR)) {
+      return -1;
+    }
+    size_t moved = n > 0 ? (size_t)n : 0;
+    next += moved;
+    offset += moved;
+    size_bytes -= moved;
+  }
+  return 0;
+}
+
 int peer_fetch_out(peer *p, const peer_data *data) {
   char answer[sizeof p->buffer];
-  unsigned char *out = data->memory + data->out_offset;
-  memset(out, 0xff, data->n_out * sizeof(float));
+  size_t size_bytes = data->n_out * sizeof(float);
+  memset(p->out, 0xff, size_bytes);
+  if (move_bytes(data->fd, 1, p->out, size_bytes, data->out_offset)) {
+    give_up(p, "its file cannot be written");
+    return -1;
+  }
   if (ask(p, "out\n", answer)) {
     return -1;
   }
   if (strcmp(answer, "ok") != 0) {
     return give_up_nonsense(p, "out", answer);
   }
-  memcpy(p->out, out, data->n_out * sizeof(float));
+  if (move_bytes(data->fd, 0, p->out, size_bytes, data->out_offset)) {
+    give_up(p, "it cut its file short");
+    return -1;
+  }
   return 0;
 }

@@ -15,8 +15,6 @@
 /* A file without a name that holds the tensors, and the line of JSON that says where. */
 typedef struct peer_data {
   int fd; /* -1 where there is none */
-  unsigned char *memory;
-  size_t size_bytes;
   size_t out_offset;
   size_t n_out; /* f32 numbers */
 } peer_data;

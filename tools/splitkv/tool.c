@@ -8,10 +8,21 @@
 #include <cjson/cJSON.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+void tool_fill_standard_descriptors(void) {
+  for (int fd = 0; fd <= 2; fd++) {
+    if (fcntl(fd, F_GETFD) < 0 && errno == EBADF) {
+      /* The lowest free number is this one. The wrong direction: a lost report is no success. */
+      (void)open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY);
+    }
+  }
+}
 
 /* For the reports, which say why a command stopped. Errors are printed by the main thread alone. */
 static char last_error[1024];

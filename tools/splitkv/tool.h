@@ -20,6 +20,10 @@ enum {
   TOOL_UNSUPPORTED = 3 /* not supported here: CPU, memory, a missing program */
 };
 
+/* Gives each standard descriptor that is closed to /dev/null, so that no file or pipe gets its
+ * number. Reading or writing it fails as before. To be called first of all. */
+void tool_fill_standard_descriptors(void);
+
 /* One line "splitkv: ..." on stderr; control characters of the input are shown as '?'. They return
  * TOOL_USAGE and TOOL_UNSUPPORTED. */
 int tool_usage_error(const char *format, ...);
