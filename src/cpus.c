@@ -3,9 +3,21 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #if defined(__linux__)
 #define _GNU_SOURCE /* sched_getaffinity */
+#else
+#define _POSIX_C_SOURCE 200809L
 #endif
 
 #include "cpus.h"
+
+#include <splitkv/threads.h>
+
+#include <math.h>
+#include <unistd.h>
+
+static int64_t online_cpus(void) {
+  const long n = sysconf(_SC_NPROCESSORS_ONLN);
+  return n > 0 ? n : 1;
+}
 
 #if defined(__linux__)
 
@@ -16,13 +28,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { TEXT_BYTES = 4096, PATH_BYTES = 1024 };
 
-int64_t spl_allowed_cpus(void) {
+int64_t splitkv_threads_cpus(void) {
   cpu_set_t set;
-  return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : INT64_MAX;
+  return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : online_cpus();
 }
 
 /* The beginning of a file, as a string; false when it cannot be read. */
@@ -36,38 +47,37 @@ static bool read_text(const char *path, char *text, size_t capacity) {
   return true;
 }
 
-/* Whole CPUs that hold `quota` out of `period`; "max" and -1 are no limit. */
-static int64_t cpus_of(const char *quota, const char *period) {
+/* `quota` out of `period`; "max" and -1 are no limit. */
+static double cpus_of(const char *quota, const char *period) {
   const long long part = strtoll(quota, NULL, 10), all = strtoll(period, NULL, 10);
-  if (part <= 0 || all <= 0) return INT64_MAX;
-  return part / all + (part % all != 0);
+  return part > 0 && all > 0 ? (double)part / (double)all : INFINITY;
 }
 
 /* The limit that one folder states: cpu.max in the unified hierarchy, two files before it. */
-static int64_t folder_cpus(const char *folder) {
+static double folder_cpus(const char *folder) {
   char path[PATH_BYTES + 32], quota[64], period[64];
   (void)snprintf(path, sizeof path, "%s/cpu.max", folder);
   if (read_text(path, quota, sizeof quota)) {
     const char *space = strchr(quota, ' ');
-    return space == NULL ? INT64_MAX : cpus_of(quota, space);
+    return space == NULL ? INFINITY : cpus_of(quota, space);
   }
   (void)snprintf(path, sizeof path, "%s/cpu.cfs_quota_us", folder);
-  if (!read_text(path, quota, sizeof quota)) return INT64_MAX;
+  if (!read_text(path, quota, sizeof quota)) return INFINITY;
   (void)snprintf(path, sizeof path, "%s/cpu.cfs_period_us", folder);
-  if (!read_text(path, period, sizeof period)) return INT64_MAX;
+  if (!read_text(path, period, sizeof period)) return INFINITY;
   return cpus_of(quota, period);
 }
 
 /* The least limit from `group` up to the mount. A group that is not there, since a container sees
  * its own as the mount, has none. */
-static int64_t group_cpus(const char *mount, const char *group) {
+static double group_cpus(const char *mount, const char *group) {
   char folder[PATH_BYTES];
   const int n = snprintf(folder, sizeof folder, "%s%s", mount, group);
-  if (n < 0 || (size_t)n >= sizeof folder) return INT64_MAX;
+  if (n < 0 || (size_t)n >= sizeof folder) return INFINITY;
   const size_t mount_length = strlen(mount);
-  int64_t least = INT64_MAX;
+  double least = INFINITY;
   for (;;) {
-    const int64_t cpus = folder_cpus(folder);
+    const double cpus = folder_cpus(folder);
     if (cpus < least) least = cpus;
     char *slash = strrchr(folder + mount_length, '/');
     if (slash == NULL) return least;
@@ -87,10 +97,10 @@ static bool has_word(const char *list, const char *end, const char *word) {
   return false;
 }
 
-int64_t spl_quota_cpus_at(const char *list, const char *mounts) {
+double spl_quota_at(const char *list, const char *mounts) {
   char text[TEXT_BYTES], mount[PATH_BYTES];
-  if (!read_text(list, text, sizeof text)) return INT64_MAX;
-  int64_t least = INT64_MAX;
+  if (!read_text(list, text, sizeof text)) return INFINITY;
+  double least = INFINITY;
   for (char *line = text, *next = NULL; line != NULL && *line != '\0'; line = next) {
     next = strchr(line, '\n');
     if (next != NULL) *next++ = '\0';
@@ -100,30 +110,30 @@ int64_t spl_quota_cpus_at(const char *list, const char *mounts) {
     const bool is_unified = second == first + 1;
     if (!is_unified && !has_word(first + 1, second, "cpu")) continue;
     (void)snprintf(mount, sizeof mount, "%s%s", mounts, is_unified ? "" : "/cpu");
-    const int64_t cpus = group_cpus(mount, second + 1);
+    const double cpus = group_cpus(mount, second + 1);
     if (cpus < least) least = cpus;
   }
   return least;
 }
 
-int64_t spl_quota_cpus(void) {
-  return spl_quota_cpus_at("/proc/self/cgroup", "/sys/fs/cgroup");
+double splitkv_threads_quota(void) {
+  return spl_quota_at("/proc/self/cgroup", "/sys/fs/cgroup");
 }
 
 #else
 
-int64_t spl_allowed_cpus(void) {
-  return INT64_MAX;
+int64_t splitkv_threads_cpus(void) {
+  return online_cpus();
 }
 
-int64_t spl_quota_cpus_at(const char *list, const char *mounts) {
+double spl_quota_at(const char *list, const char *mounts) {
   (void)list;
   (void)mounts;
-  return INT64_MAX;
+  return INFINITY;
 }
 
-int64_t spl_quota_cpus(void) {
-  return INT64_MAX;
+double splitkv_threads_quota(void) {
+  return INFINITY;
 }
 
 #endif

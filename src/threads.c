@@ -12,17 +12,17 @@
  * (the merge follows the tasks at once). That moment is a small share of the job, and there is none
  * where the process has fewer CPUs than the pool has threads.
  *
- * Under a quota of CPU time no more threads are woken than the quota keeps running: where memory is
+ * Under a quota of CPU time no more threads are started than the quota keeps running: where memory is
  * the bound, threads side by side take more CPU time than one after the other, each waiting for its
  * share of the bandwidth. */
 #define _POSIX_C_SOURCE 200809L /* pthread_sigmask */
 
 #include <splitkv/threads.h>
 
-#include "cpus.h"
 #include "error.h"
 
 #include <assert.h>
+#include <math.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -46,8 +46,7 @@ typedef struct spl_job {
 struct splitkv_threads {
   splitkv_pool pool;
   int64_t n_started;
-  int64_t max_seats; /* threads worth waking beside the caller */
-  bool has_cpus;     /* one for each thread */
+  bool has_cpus; /* one for each thread */
   pthread_mutex_t mutex;
   pthread_cond_t seats_offered; /* n_seats rose, or is_stopping was set */
   pthread_cond_t all_back;      /* n_working fell to 0 */
@@ -171,7 +170,7 @@ static bool offer_job(splitkv_threads *threads, const spl_job *job) {
   threads->is_busy = true;
   threads->job = *job;
   atomic_store_explicit(&threads->next_task, 0, memory_order_relaxed);
-  int64_t n_seats = job->n - 1 < threads->max_seats ? job->n - 1 : threads->max_seats;
+  int64_t n_seats = job->n - 1 < threads->n_started ? job->n - 1 : threads->n_started;
   threads->n_seats = n_seats;
   int64_t n_wanted = n_seats - threads->n_looking;
   if (n_wanted == threads->n_started) {
@@ -204,7 +203,7 @@ static void parallel_for(void *context, int64_t n, void (*body)(void *body_conte
                          void *body_context) {
   splitkv_threads *threads = context;
   spl_job job = {.n = n, .body = body, .body_context = body_context};
-  if (n <= 1 || threads->max_seats == 0 || !offer_job(threads, &job)) {
+  if (n <= 1 || threads->n_started == 0 || !offer_job(threads, &job)) {
     for (int64_t i = 0; i < n; i++) {
       body(body_context, i);
     }
@@ -266,9 +265,9 @@ splitkv_status splitkv_threads_create(int64_t n_threads, splitkv_threads **threa
                     "n_threads is %lld, must be 1 to %d", (long long)n_threads,
                     SPLITKV_MAX_WORKERS);
   }
-  int64_t n_wanted = n_threads - 1; /* the caller of run is the last one */
-  int64_t allowed = spl_allowed_cpus();
-  int64_t quota = spl_quota_cpus();
+  const double quota = ceil(splitkv_threads_quota());
+  const int64_t n_running = (double)n_threads <= quota ? n_threads : (int64_t)quota;
+  const int64_t n_wanted = n_running - 1; /* the caller of run is the last one */
   splitkv_threads *made = malloc(sizeof *made + (size_t)n_wanted * sizeof made->handles[0]);
   if (made == NULL) {
     return spl_fail(error, SPLITKV_ERROR_OUT_OF_MEMORY, "n_threads", n_threads,
@@ -276,8 +275,7 @@ splitkv_status splitkv_threads_create(int64_t n_threads, splitkv_threads **threa
   }
   *made = (splitkv_threads){
       .pool = {.struct_size = sizeof made->pool, .parallel_for = parallel_for, .context = made},
-      .max_seats = n_wanted < quota - 1 ? n_wanted : quota - 1,
-      .has_cpus = n_threads <= allowed && n_threads <= quota,
+      .has_cpus = n_threads == n_running && n_threads <= splitkv_threads_cpus(),
   };
   int failed = init_locks(made);
   if (failed) {

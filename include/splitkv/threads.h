@@ -18,7 +18,8 @@ extern "C" {
 
 typedef struct splitkv_threads splitkv_threads;
 
-/* Starts n_threads - 1 threads; the thread that calls run is the last one. n_threads is
+/* Starts n_threads - 1 threads, or as many fewer as a quota does not keep running; the thread that
+ * calls run is the last one. n_threads is
  * 1 .. SPLITKV_MAX_WORKERS. One run at a time uses the pool. The pool itself is allocated with
  * malloc. Errors: N_WORKERS, NULL_POINTER, OUT_OF_MEMORY, THREADS. */
 SPLITKV_API splitkv_status splitkv_threads_create(int64_t n_threads, splitkv_threads **threads,
@@ -27,6 +28,12 @@ SPLITKV_API splitkv_status splitkv_threads_create(int64_t n_threads, splitkv_thr
 SPLITKV_API const splitkv_pool *splitkv_threads_pool(const splitkv_threads *threads);
 /* Joins the threads. NULL is left alone. */
 SPLITKV_API void splitkv_threads_destroy(splitkv_threads *threads);
+
+/* CPUs that the calling thread may run on, at least 1. */
+SPLITKV_API int64_t splitkv_threads_cpus(void);
+/* CPU time per time, in CPUs, that the control groups of the process grant (Linux, both versions):
+ * the least of the group's own and of those above it. Infinity where there is no limit. */
+SPLITKV_API double splitkv_threads_quota(void);
 
 #ifdef __cplusplus
 }

@@ -10,6 +10,7 @@
 #include "check.h"
 
 #include <dirent.h>
+#include <math.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -111,7 +112,7 @@ static void meet(void *body_context, int64_t i) {
 /* n tasks that wait for each other end only if n threads run at once: as many as the pool has, or
  * as the quota of this process allows. */
 static void test_side_by_side(void) {
-  int64_t quota = spl_quota_cpus();
+  double quota = splitkv_threads_quota();
   for (unsigned n = 1; n <= 5 && n <= quota; n++) {
     splitkv_threads *threads = make_pool(5);
     pthread_barrier_t barrier;
@@ -183,7 +184,7 @@ static void log_mask(void *body_context, int64_t i) {
 }
 
 static void test_signals(void) {
-  if (spl_quota_cpus() < 3) {
+  if (splitkv_threads_quota() < 3) {
     return;
   }
   sigset_t before;
@@ -275,11 +276,11 @@ static void write_file(const char *name, const char *text) {
   }
 }
 
-static int64_t quota_of(const char *list_text) {
+static double quota_of(const char *list_text) {
   char list[128];
   write_file("list", list_text);
   (void)snprintf(list, sizeof list, "%s/list", folder);
-  return spl_quota_cpus_at(list, folder);
+  return spl_quota_at(list, folder);
 }
 
 static void make_folder(const char *name) {
@@ -304,26 +305,26 @@ static void test_quota(void) {
   write_file("cpu/cpu.cfs_period_us", "100000\n");
   static const struct {
     const char *list;
-    int64_t cpus;
+    double cpus;
   } cases[] = {
-      {"", INT64_MAX},
-      {"nonsense\n", INT64_MAX},
-      {"0::/\n", INT64_MAX},
-      {"0::/a\n", 3},
-      {"0::/a/b\n", 3}, /* the group above has the limit */
-      {"0::/of/another/view\n", INT64_MAX},
+      {"", INFINITY},
+      {"nonsense\n", INFINITY},
+      {"0::/\n", INFINITY},
+      {"0::/a\n", 2.5},
+      {"0::/a/b\n", 2.5}, /* the group above has the limit */
+      {"0::/of/another/view\n", INFINITY},
       {"4:memory:/a\n1:cpu:/c\n0::/\n", 1},
       {"2:cpuset:/c\n1:cpu,cpuacct:/c\n", 1},
-      {"2:cpuset:/c\n", INT64_MAX},
-      {"1:cpu:/\n", INT64_MAX},
+      {"2:cpuset:/c\n", INFINITY},
+      {"1:cpu:/\n", INFINITY},
       {"1:cpu:/c", 1},
   };
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-    int64_t cpus = quota_of(cases[i].list);
-    CHECK_MSG(cpus == cases[i].cpus, "\"%s\" gave %lld", cases[i].list, (long long)cpus);
+    double cpus = quota_of(cases[i].list);
+    CHECK_MSG(cpus == cases[i].cpus, "\"%s\" gave %g", cases[i].list, cpus);
   }
-  CHECK(spl_quota_cpus_at("/nowhere", folder) == INT64_MAX);
-  CHECK(spl_quota_cpus() >= 1 && spl_allowed_cpus() >= 1);
+  CHECK(spl_quota_at("/nowhere", folder) == INFINITY);
+  CHECK(splitkv_threads_quota() > 0 && splitkv_threads_cpus() >= 1);
   static const char *const names[] = {"list",
                                       "a/b/cpu.max",
                                       "a/cpu.max",

@@ -2,7 +2,10 @@
 #define _DEFAULT_SOURCE /* madvise */
 #include "machine.h"
 
+#include <splitkv/threads.h>
+
 #include <ctype.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,78 +59,13 @@ const char *machine_cpu_name(void) {
   return name;
 }
 
-/* Bits set in the hexadecimal mask "ff,ffffffff" of /proc/self/status. */
-static int64_t count_mask_bits(const char *mask) {
-  int64_t n = 0;
-  for (; *mask; mask++) {
-    char digit[2] = {*mask, '\0'};
-    if (!isxdigit((unsigned char)*mask)) {
-      continue;
-    }
-    for (unsigned long bits = strtoul(digit, NULL, 16); bits; bits &= bits - 1) {
-      n++;
-    }
-  }
-  return n;
-}
-
 int64_t machine_n_cpus(void) {
-  char mask[4096];
-  if (read_field("/proc/self/status", "Cpus_allowed:", mask, sizeof mask)) {
-    int64_t n = count_mask_bits(mask);
-    if (n > 0) {
-      return n;
-    }
-  }
-  long online = sysconf(_SC_NPROCESSORS_ONLN);
-  return online > 0 ? online : 1;
-}
-
-/* Quota of one control group folder: version 2's "max 100000" or "200000 100000". */
-static double read_cpu_max(const char *folder) {
-  char path[640], line[128], *end = NULL;
-  snprintf(path, sizeof path, "%s/cpu.max", folder);
-  if (!read_first_line(path, line, sizeof line)) {
-    return 0;
-  }
-  double quota = strtod(line, &end); /* 0 for "max" */
-  double period = strtod(end, NULL);
-  return quota > 0 && period > 0 ? quota / period : 0;
-}
-
-static double read_cfs_quota(void) {
-  char line[64];
-  double quota = 0, period = 0;
-  if (read_first_line("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", line, sizeof line)) {
-    quota = strtod(line, NULL);
-  }
-  if (read_first_line("/sys/fs/cgroup/cpu/cpu.cfs_period_us", line, sizeof line)) {
-    period = strtod(line, NULL);
-  }
-  return quota > 0 && period > 0 ? quota / period : 0;
+  return splitkv_threads_cpus();
 }
 
 double machine_cpu_quota(void) {
-  char group[512] = "", folder[576];
-  double least = 0;
-  /* Every group on the way to the root may set a limit; the least holds. */
-  if (read_field("/proc/self/cgroup", "0::", group, sizeof group)) {
-    char *path = strchr(group, '/');
-    while (path) {
-      snprintf(folder, sizeof folder, "/sys/fs/cgroup%s", path);
-      double quota = read_cpu_max(folder);
-      least = quota > 0 && (least == 0 || quota < least) ? quota : least;
-      char *slash = strrchr(path, '/');
-      if (!slash || !slash[1]) {
-        break;
-      }
-      slash[slash == path ? 1 : 0] = '\0';
-    }
-  }
-  if (least == 0) {
-    least = read_cpu_max("/sys/fs/cgroup");
-  }
-  return least > 0 ? least : read_cfs_quota();
+  const double quota = splitkv_threads_quota();
+  return isfinite(quota) ? quota : 0;
 }
 
 int64_t machine_default_threads(void) {
