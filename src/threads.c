@@ -12,9 +12,9 @@
  * (the merge follows the tasks at once). That moment is a small share of the job, and there is none
  * where the process has fewer CPUs than the pool has threads.
  *
- * Under a quota of CPU time no more threads are started than the quota keeps running: where memory is
- * the bound, threads side by side take more CPU time than one after the other, each waiting for its
- * share of the bandwidth. */
+ * Under a quota of CPU time no more threads are started than the quota keeps running: where memory
+ * is the bound, threads side by side take more CPU time than one after the other, each waiting for
+ * its share of the bandwidth. */
 #define _POSIX_C_SOURCE 200809L /* pthread_sigmask */
 
 #include <splitkv/threads.h>

@@ -35,8 +35,8 @@ static splitkv_status check_set(const entry *e, splitkv_arithmetic allowed, spli
   const spl_kernel_set *set = e->set;
   if (set->arithmetic_class != SPLITKV_ARITHMETIC_F32 && set->arithmetic_class != (int)allowed) {
     return spl_fail(error, SPLITKV_ERROR_ARITHMETIC, "problem.arithmetic", (int)allowed,
-                    "%d does not allow the class %s of kernel set %s", (int)allowed,
-                    set->arithmetic, set->name);
+                    "kernel set %s is of the class %s, which the problem does not allow", set->name,
+                    set->arithmetic);
   }
   if (set->attend[dtype_kv] == NULL) {
     return spl_fail(error, SPLITKV_ERROR_ISA_DTYPE, "problem.dtype_kv", (int)dtype_kv,
