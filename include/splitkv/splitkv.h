@@ -109,7 +109,27 @@ extern "C" {
   X(SPLITKV_ERROR_THREADS, 44, "a thread could not be started")                                    \
   X(SPLITKV_ERROR_ARITHMETIC, 45, "unknown arithmetic class, or one that is not allowed")          \
   X(SPLITKV_ERROR_RESERVED, 46, "a reserved field is not zero")                                    \
-  X(SPLITKV_ERROR_ISA_DTYPE, 47, "the kernel set has no kernels for the dtype of KV")
+  X(SPLITKV_ERROR_ISA_DTYPE, 47, "the kernel set has no kernels for the dtype of KV")              \
+  X(SPLITKV_ERROR_ASCEND_CORES, 48, "the number of cores or groups is out of range")               \
+  X(SPLITKV_ERROR_ASCEND_RULE, 49, "unknown rule for splitting")                                   \
+  X(SPLITKV_ERROR_ASCEND_DTYPE, 50, "the Ascend kernel has no such dtype or mixture")              \
+  X(SPLITKV_ERROR_ASCEND_LAYOUT, 51, "the Ascend kernel reads contiguous NHD only")                \
+  X(SPLITKV_ERROR_ASCEND_TABLE, 52, "the Ascend kernel reads dense int32 block tables only")       \
+  X(SPLITKV_ERROR_ASCEND_POLICY, 53, "the rule decides where the Ascend kernel splits")            \
+  X(SPLITKV_ERROR_ASCEND_HEAD_DIMS, 54, "the Ascend kernel needs head_dim == head_dim_v")          \
+  X(SPLITKV_ERROR_ASCEND_HEAD_DIM, 55, "head_dim is more than the Ascend kernel takes")            \
+  X(SPLITKV_ERROR_ASCEND_KEY, 56, "the Ascend kernel does not know this key and would do nothing") \
+  X(SPLITKV_ERROR_ASCEND_TILE, 57, "a tile does not fit in a buffer on the chip")                  \
+  X(SPLITKV_ERROR_ASCEND_TASK_HEADS, 58, "a task has more heads than the Ascend kernel takes")     \
+  X(SPLITKV_ERROR_ASCEND_SPLITS, 59, "more splits than the Ascend kernel can combine")             \
+  X(SPLITKV_ERROR_ASCEND_COMBINE, 60, "splits times channels do not fit in the combine")           \
+  X(SPLITKV_ERROR_ASCEND_OFFSET, 61, "an offset or count does not fit in the kernel's words")      \
+  X(SPLITKV_ERROR_ASCEND_EMPTY, 62, "no request has tokens: there is nothing to launch")           \
+  X(SPLITKV_ERROR_ASCEND_WORDS, 63, "these are no tiling words, or too few")                       \
+  X(SPLITKV_ERROR_ASCEND_BOUNDS, 64, "the kernel accesses memory outside of a buffer")             \
+  X(SPLITKV_ERROR_ASCEND_LIBRARY, 65, "a library could not be loaded")                             \
+  X(SPLITKV_ERROR_ASCEND_SYMBOL, 66, "a library lacks a function")                                 \
+  X(SPLITKV_ERROR_ASCEND_RUNTIME, 67, "a call of the Ascend runtime failed")
 
 typedef enum splitkv_status {
 #define SPLITKV_STATUS_ENUM(name, value, text) name = value,
