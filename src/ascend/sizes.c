@@ -55,10 +55,10 @@ static splitkv_status check_words(const uint32_t *words, int64_t n_words, splitk
       {"words[4] (page)", W_PAGE_TOKENS, 1, INT32_MAX},
       {"words[7] (KV heads)", W_N_HEADS_KV, 1, INT32_MAX},
       {"words[8] (former requests)", W_FORMER_REQUESTS, 0, words[W_BATCH]},
-      {"words[9] (former heads)", W_FORMER_HEADS, 1, SPL_ASCEND_TASK_HEADS},
+      {"words[9] (former heads)", W_FORMER_HEADS, 1, INT32_MAX},
       {"words[10] (tail requests)", W_TAIL_REQUESTS, words[W_BATCH] - words[W_FORMER_REQUESTS],
        words[W_BATCH] - words[W_FORMER_REQUESTS]},
-      {"words[11] (tail heads)", W_TAIL_HEADS, words[W_TAIL_REQUESTS] > 0, SPL_ASCEND_TASK_HEADS},
+      {"words[11] (tail heads)", W_TAIL_HEADS, words[W_TAIL_REQUESTS] > 0, INT32_MAX},
       {"words[17] (header)", W_HEADER_WORDS, SPLITKV_ASCEND_HEADER_WORDS,
        SPLITKV_ASCEND_HEADER_WORDS},
       {"words[18] (entry)", W_REQUEST_WORDS, SPLITKV_ASCEND_REQUEST_WORDS,
@@ -76,6 +76,12 @@ static splitkv_status check_words(const uint32_t *words, int64_t n_words, splitk
     const uint32_t value = words[ranges[i].word];
     if (value >= ranges[i].least && value <= ranges[i].most) continue;
     return fail_word(error, ranges[i].field, value);
+  }
+  const int64_t heads = spl_max(words[W_FORMER_HEADS], words[W_TAIL_HEADS]);
+  if (heads > SPL_ASCEND_TASK_HEADS) {
+    return spl_fail(error, SPLITKV_ERROR_ASCEND_TASK_HEADS, "words[9], words[11]", heads,
+                    "%lld heads in a task are more than %d", (long long)heads,
+                    SPL_ASCEND_TASK_HEADS);
   }
   const int64_t n = words[W_BATCH];
   if (n_words < SPLITKV_ASCEND_HEADER_WORDS + n * SPLITKV_ASCEND_REQUEST_WORDS) {

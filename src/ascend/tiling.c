@@ -130,44 +130,29 @@ typedef struct limit {
   const char *what; /* the value, in words */
 } limit;
 
-enum { MAX_LIMITS = 32 };
+enum { MAX_LIMITS = 8 };
 
-/* Fills limits[0 .. MAX_LIMITS) and returns how many there are. */
+/* Fills limits[0 .. MAX_LIMITS) and returns how many there are. Tasks have at most 32 heads by the
+ * rules above; with that, the first two cover every other buffer on the chip. */
 static int list_limits(const spl_ascend_case *c, const splitkv_ascend_info *t, limit *limits) {
   const splitkv_problem *p = &c->problem;
-  const int64_t page = p->page_size_tokens, d = p->head_dim, hq = p->n_heads_q;
-  const int64_t d16 = spl_ascend_round16(d), n16 = spl_ascend_round16(t->tile_tokens);
-  const int64_t heads = spl_max(t->heads_per_task_former, t->heads_per_task_tail);
-  const int64_t heads16 = spl_ascend_round16(heads), half = (heads + 1) / 2;
-  const int64_t rows16 = spl_ascend_round16(spl_max(spl_ascend_rows(p, t->heads_per_task_former),
-                                                    spl_ascend_rows(p, t->heads_per_task_tail)));
-  const int64_t moved = p->n_heads_kv == hq && d % 16 == 0 && d <= 128 ? 2 : 1;
-  const int64_t slots = c->n_nonempty * hq * t->n_splits;
-  const int64_t is_split = t->n_splits > 1, cores = c->target.n_cores;
-  const char *const page_field = "problem.page_size_tokens", *const cores_field = "target.n_cores";
+  const int64_t page = p->page_size_tokens, n = c->n_requests, cores = c->target.n_cores;
+  const int64_t d16 = spl_ascend_round16(p->head_dim), n16 = spl_ascend_round16(t->tile_tokens);
+  const int64_t heads16 =
+      spl_ascend_round16(spl_max(t->heads_per_task_former, t->heads_per_task_tail));
+  const int64_t splits = t->n_splits > 1 ? t->n_splits : 0;
+  const int64_t rows = c->n_nonempty * p->n_heads_q * splits;
   const limit all[] = {
-      {SPLITKV_ERROR_ASCEND_TASK_HEADS, "problem.n_heads_q", hq, heads, 32, "heads per task"},
-      {SPLITKV_ERROR_ASCEND_TILE, page_field, page, n16 * d16, 32768, "tile tokens x head_dim"},
-      {SPLITKV_ERROR_ASCEND_TILE, page_field, page, heads * n16, 16384, "heads x tile tokens"},
-      {SPLITKV_ERROR_ASCEND_TILE, page_field, page, heads16 * n16, 16384,
-       "heads, in sixteens, x tile tokens"},
-      {SPLITKV_ERROR_ASCEND_TILE, page_field, page, half * n16, 12288,
-       "heads of one vector core x tile tokens"},
-      {SPLITKV_ERROR_ASCEND_TILE, page_field, page, half * d16, 12288,
-       "heads of one vector core x head_dim"},
-      {SPLITKV_ERROR_ASCEND_TILE, page_field, page, moved * n16 * d, 65536,
-       "heads moved at once x tile tokens x head_dim"},
-      {SPLITKV_ERROR_ASCEND_TILE, page_field, page, rows16 * spl_max(n16, d16), 16384,
-       "rows of a product x tile tokens or channels"},
-      {SPLITKV_ERROR_ASCEND_SPLITS, cores_field, cores, is_split * t->n_splits, 64, "splits"},
-      {SPLITKV_ERROR_ASCEND_COMBINE, cores_field, cores, is_split * t->n_splits * ((d + 7) / 8 * 8),
+      {SPLITKV_ERROR_ASCEND_TILE, "problem.page_size_tokens", page, n16 * d16, 32768,
+       "tile tokens x head_dim"},
+      {SPLITKV_ERROR_ASCEND_TILE, "problem.page_size_tokens", page, heads16 * n16, 16384,
+       "heads of a task (in sixteens) x tile tokens"},
+      {SPLITKV_ERROR_ASCEND_SPLITS, "target.n_cores", cores, splits, 64, "splits"},
+      {SPLITKV_ERROR_ASCEND_COMBINE, "target.n_cores", cores, splits * ((p->head_dim + 7) / 8 * 8),
        8192, "splits x head_dim"},
-      {SPLITKV_ERROR_ASCEND_OFFSET, "batch.n_requests", c->n_requests, is_split * slots, UINT32_MAX,
-       "elements of l"},
-      {SPLITKV_ERROR_ASCEND_OFFSET, "batch.n_requests", c->n_requests, is_split * slots * d,
-       UINT32_MAX, "elements of o_core"},
-      {SPLITKV_ERROR_ASCEND_OFFSET, "batch.n_requests", c->n_requests, t->n_tasks, UINT32_MAX,
-       "tasks"},
+      {SPLITKV_ERROR_ASCEND_OFFSET, "batch.n_requests", n, rows * p->head_dim, UINT32_MAX,
+       "elements of o_core"},
+      {SPLITKV_ERROR_ASCEND_OFFSET, "batch.n_requests", n, t->n_tasks, UINT32_MAX, "tasks"},
   };
   enum { N = sizeof all / sizeof all[0] };
   _Static_assert((int)N <= (int)MAX_LIMITS, "room for all limits");
@@ -196,44 +181,51 @@ static bool is_possible(const spl_ascend_case *c) {
   return !splits_pages(&c->problem) && !find_broken_limit(c, &t, &broken);
 }
 
+/* A change of one number that makes the case possible; false where there is none. */
+static bool find_change(const spl_ascend_case *c, const char **field, int64_t *value) {
+  spl_ascend_case other = *c;
+  *field = "target.n_cores";
+  for (*value = spl_min(c->target.n_cores - 1, 64); *value >= 1; --*value) {
+    other.target.n_cores = *value;
+    if (is_possible(&other)) return true;
+  }
+  other = *c;
+  *field = "problem.page_size_tokens";
+  for (*value = 512; *value >= 16; *value /= 2) {
+    other.problem.page_size_tokens = *value;
+    if (*value < c->problem.page_size_tokens && is_possible(&other)) return true;
+  }
+  return false;
+}
+
 /* What would do instead: another rule, fewer cores or smaller pages, "" where none of them would.
  */
 static void advise(const spl_ascend_case *c, char *advice, size_t capacity) {
-  spl_ascend_case other = *c;
-  other.target.rule = SPLITKV_ASCEND_GUARDED;
-  if (is_possible(&other)) {
+  const char *field = NULL;
+  int64_t value = 0;
+  spl_ascend_case guarded = *c;
+  guarded.target.rule = SPLITKV_ASCEND_GUARDED;
+  if (is_possible(&guarded)) {
     (void)snprintf(advice, capacity, "; the rule GUARDED would do");
-    return;
+  } else if (find_change(c, &field, &value)) {
+    (void)snprintf(advice, capacity, "; %s=%lld would do", field, (long long)value);
+  } else if (find_change(&guarded, &field, &value)) {
+    (void)snprintf(advice, capacity, "; %s=%lld and GUARDED would do", field, (long long)value);
+  } else {
+    advice[0] = '\0';
   }
-  other = *c;
-  for (int64_t cores = spl_min(c->target.n_cores - 1, 64); cores >= 1; cores--) {
-    other.target.n_cores = cores;
-    if (!is_possible(&other)) continue;
-    (void)snprintf(advice, capacity, "; target.n_cores=%lld would do", (long long)cores);
-    return;
-  }
-  other = *c;
-  for (int64_t page = 512; page >= 16; page /= 2) {
-    other.problem.page_size_tokens = page;
-    if (page >= c->problem.page_size_tokens || !is_possible(&other)) continue;
-    (void)snprintf(advice, capacity, "; problem.page_size_tokens=%lld would do", (long long)page);
-    return;
-  }
-  advice[0] = '\0';
 }
 
 static splitkv_status check_limits(const spl_ascend_case *c, const splitkv_ascend_info *t,
                                    splitkv_error *error) {
-  char advice[64];
+  char advice[80];
   limit broken;
   if (splits_pages(&c->problem)) {
     advise(c, advice, sizeof advice);
     const int64_t page = c->problem.page_size_tokens;
-    return spl_fail(
-        error, SPLITKV_ERROR_ASCEND_KEY, "problem.page_size_tokens", page,
-        "pages of %lld with head_dim 256 are key %lld, which the kernel lacks: it would "
-        "do nothing%s",
-        (long long)page, (long long)t->key, advice);
+    return spl_fail(error, SPLITKV_ERROR_ASCEND_KEY, "problem.page_size_tokens", page,
+                    "%lld with head_dim 256 is key %lld, at which the kernel does nothing%s",
+                    (long long)page, (long long)t->key, advice);
   }
   if (!find_broken_limit(c, t, &broken)) return SPLITKV_OK;
   advise(c, advice, sizeof advice);
