@@ -33,7 +33,7 @@ static splitkv_status fail_overflow(splitkv_error *error, const char *field, int
 }
 
 static splitkv_status check_rows(const splitkv_batch *batch, const spl_shape *shape,
-                                  splitkv_error *error) {
+                                 splitkv_error *error) {
   const splitkv_status status = spl_check_batch(batch, error);
   if (status != SPLITKV_OK) return status;
   if (batch->n_workers < 1 || batch->n_workers > SPLITKV_MAX_WORKERS) {
