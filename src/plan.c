@@ -2,9 +2,9 @@
  * so that an error leaves the storage alone; the second cannot fail.
  *
  * SPDX-License-Identifier: Apache-2.0 */
+#include "batch.h"
 #include "bundle.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,32 +32,14 @@ static splitkv_status fail_overflow(splitkv_error *error, const char *field, int
                   "with %lld a size does not fit in 64 bits", (long long)value);
 }
 
-static int64_t load_length(const splitkv_batch *batch, int64_t r) {
-  return batch->kv_lens_type == SPLITKV_I32 ? ((const int32_t *)batch->kv_lens)[r]
-                                            : ((const int64_t *)batch->kv_lens)[r];
-}
-
-static splitkv_status check_batch(const splitkv_batch *batch, const spl_shape *shape,
-                                  splitkv_error *error) {
-  if (batch == NULL) return spl_fail_null(error, "batch");
-  splitkv_status status = spl_check_struct_size(error, "batch.struct_size", batch->struct_size,
-                                                sizeof *batch, sizeof *batch);
+static splitkv_status check_rows(const splitkv_batch *batch, const spl_shape *shape,
+                                 splitkv_error *error) {
+  const splitkv_status status = spl_check_batch(batch, error);
   if (status != SPLITKV_OK) return status;
-  if (batch->n_requests < 0) {
-    return spl_fail(error, SPLITKV_ERROR_N_REQUESTS, "batch.n_requests", batch->n_requests,
-                    "%lld is negative", (long long)batch->n_requests);
-  }
   if (batch->n_workers < 1 || batch->n_workers > SPLITKV_MAX_WORKERS) {
     return spl_fail(error, SPLITKV_ERROR_N_WORKERS, "batch.n_workers", batch->n_workers,
                     "%lld is outside 1..%d", (long long)batch->n_workers, SPLITKV_MAX_WORKERS);
   }
-  if (spl_index_bytes(batch->kv_lens_type) == 0) {
-    return spl_fail(error, SPLITKV_ERROR_INDEX_TYPE, "batch.kv_lens_type", (int)batch->kv_lens_type,
-                    "%d is no index type", (int)batch->kv_lens_type);
-  }
-  status = spl_check_pointer(error, "batch.kv_lens", batch->kv_lens, batch->n_requests > 0,
-                             spl_index_bytes(batch->kv_lens_type));
-  if (status != SPLITKV_OK) return status;
   /* Rows of out lie apart, requests outside heads or heads outside requests. */
   const int64_t n = batch->n_requests, heads = shape->problem.n_heads_q;
   const int64_t dim = shape->problem.head_dim_v;
@@ -80,34 +62,17 @@ static splitkv_status check_batch(const splitkv_batch *batch, const spl_shape *s
   return SPLITKV_OK;
 }
 
-static splitkv_status fail_length(splitkv_error *error, splitkv_status status, int64_t r,
-                                  int64_t length, int64_t most) {
-  char field[48];
-  (void)snprintf(field, sizeof field, "batch.kv_lens[%lld]", (long long)r);
-  if (status == SPLITKV_ERROR_KV_LEN) {
-    return spl_fail(error, status, field, length, "%lld is negative", (long long)length);
-  }
-  return spl_fail(error, status, field, length,
-                  "%lld tokens do not fit in a table row of %lld tokens", (long long)length,
-                  (long long)most);
-}
-
 static splitkv_status measure_batch(const spl_shape *shape, const splitkv_batch *batch, measure *m,
                                     splitkv_error *error) {
   const splitkv_problem *p = &shape->problem;
   const bool is_auto = p->split_policy == SPLITKV_SPLIT_AUTO;
-  int64_t row_tokens = INT64_MAX;
-  if (p->table_format == SPLITKV_TABLE_DENSE &&
-      !spl_mul(p->table_width, p->page_size_tokens, &row_tokens)) {
-    row_tokens = INT64_MAX;
-  }
+  const int64_t row_tokens = spl_table_row_tokens(p);
   *m = (measure){0};
   int64_t longest = 0, n_cut = 0;
   for (int64_t r = 0; r < batch->n_requests; r++) {
-    const int64_t length = load_length(batch, r);
-    if (length < 0) return fail_length(error, SPLITKV_ERROR_KV_LEN, r, length, 0);
-    if (length > row_tokens) {
-      return fail_length(error, SPLITKV_ERROR_KV_LEN_TABLE, r, length, row_tokens);
+    const int64_t length = spl_kv_len(batch, r);
+    if (length < 0 || length > row_tokens) {
+      return spl_fail_kv_len(error, r, length, row_tokens);
     }
     int64_t cost = 0;
     const int64_t n = spl_n_pieces(p, length);
@@ -365,7 +330,7 @@ static void make_plan(splitkv_plan *plan, const spl_shape *shape, const splitkv_
   int64_t bytes = 0;
   (void)place_plan(batch->n_requests, batch->n_workers, m->n_merge_runs, plan, &bytes);
   for (int64_t r = 0; r < batch->n_requests; r++)
-    plan->kv_lens[r] = load_length(batch, r);
+    plan->kv_lens[r] = spl_kv_len(batch, r);
   cut_line(plan, m->total_cost);
   plan->n_merge_tasks = choose_merge_tasks(plan);
   int64_t scratch_bytes = 0;
@@ -387,7 +352,7 @@ static splitkv_status prepare(const splitkv_problem *problem, const splitkv_batc
                               splitkv_error *error) {
   splitkv_status status = spl_resolve(problem, shape, error);
   if (status != SPLITKV_OK) return status;
-  status = check_batch(batch, shape, error);
+  status = check_rows(batch, shape, error);
   if (status != SPLITKV_OK) return status;
   status = measure_batch(shape, batch, m, error);
   if (status != SPLITKV_OK) return status;

@@ -79,8 +79,8 @@ typedef struct splitkv_ascend_info {
  * KV_LEN_TABLE, INDEX_TYPE, TENSOR_ALIGNMENT (kv_lens), NULL_POINTER, STRUCT_SIZE, FLAGS,
  * ASCEND_CORES, ASCEND_RULE, and what the kernel cannot do: ASCEND_DTYPE, ASCEND_LAYOUT,
  * ASCEND_TABLE, ASCEND_POLICY, ASCEND_HEAD_DIMS, ASCEND_HEAD_DIM, ASCEND_KEY, ASCEND_TILE,
- * ASCEND_TASK_HEADS, ASCEND_SPLITS, ASCEND_COMBINE, ASCEND_OFFSET, ASCEND_EMPTY; ASCEND_WORDS: the
- * memory for the words is too small. Where another rule, core count or page size would do, the
+ * ASCEND_SPLITS, ASCEND_COMBINE, ASCEND_OFFSET, ASCEND_EMPTY; ASCEND_WORDS: the memory for the
+ * words is too small. Where another rule, core count or page size would do, the
  * message says so. */
 SPLITKV_API splitkv_status splitkv_ascend_tile(const splitkv_problem *problem,
                                                const splitkv_batch *batch,
@@ -128,8 +128,9 @@ typedef struct splitkv_ascend_sizes {
 
 /* Bytes of each scratch buffer for words of splitkv_ascend_tile; n_cores is the target's. EXACT is
  * counted from the words by walking tasks as the kernel does. sizes is written on success only.
- * Errors: NULL_POINTER, ASCEND_CORES, ASCEND_WORDS (no words of splitkv_ascend_tile), FORMAT
- * (unknown sizing), OVERFLOW. */
+ * Errors: NULL_POINTER, ASCEND_CORES, ASCEND_WORDS (no words of splitkv_ascend_tile),
+ * ASCEND_TASK_HEADS (words of a host that gives a task more than 32 heads), FORMAT (unknown
+ * sizing), OVERFLOW. */
 SPLITKV_API splitkv_status splitkv_ascend_get_sizes(const uint32_t *words, int64_t n_words,
                                                     int64_t n_cores, splitkv_ascend_sizing sizing,
                                                     splitkv_ascend_sizes *sizes,

@@ -34,5 +34,6 @@ void reject_runs(void);
 void reject_tables(void);
 void reject_merges(void);
 void reject_threads(void);
+void reject_ascend(void);
 
 #endif
