@@ -3,9 +3,10 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * No header of the runtime is needed to build this: the functions that are called have their types
- * here, as the runtime's documentation gives them. A run takes all that it needs and gives all of it
- * back, the stream too, so that a launch that failed leaves nothing behind for the next one. What
- * the caller gets is copied to him only after everything, giving back included, has succeeded. */
+ * here, as the runtime's documentation gives them. A run takes all that it needs and gives all of
+ * it back, the stream too, so that a launch that failed leaves nothing behind for the next one.
+ * What the caller gets is copied to him only after everything, giving back included, has succeeded.
+ */
 #include <splitkv/ascend.h>
 
 #include "../error.h"
@@ -21,8 +22,8 @@ enum { ACL_SUCCESS = 0, ACL_REPEAT_INITIALIZE = 100002 };
 enum { ACL_MALLOC_HUGE_FIRST = 0 };
 enum { ACL_HOST_TO_DEVICE = 1, ACL_DEVICE_TO_HOST = 2 };
 
-/* Launches that are queued before the stream is waited for. Events are a limited good of the device,
- * so their number does not grow with that of the launches. */
+/* Launches that are queued before the stream is waited for. Events are a limited good of the
+ * device, so their number does not grow with that of the launches. */
 enum { MAX_QUEUED = 32 };
 
 typedef struct acl_functions {
@@ -397,8 +398,8 @@ static splitkv_status zero_empty_rows(const launch_run *run) {
       continue;
     }
     const size_t at = (size_t)out_offset(entry) * 2;
-    int code = run->device->acl.fill((char *)run->address[SPLITKV_ASCEND_OUT] + at,
-                                       out_bytes - at, 0, row_bytes);
+    int code = run->device->acl.fill((char *)run->address[SPLITKV_ASCEND_OUT] + at, out_bytes - at,
+                                     0, row_bytes);
     if (code != ACL_SUCCESS) {
       return buffer_failed(run, "aclrtMemset", code, SPLITKV_ASCEND_OUT);
     }
@@ -410,13 +411,12 @@ static splitkv_status zero_empty_rows(const launch_run *run) {
  * request; the words of splitkv_ascend_tile ask for none of them. */
 static void launch(const launch_run *run) {
   void *const *at = run->address;
-  run->device->launch(
-      run->n_groups, run->stream, at[SPLITKV_ASCEND_Q], at[SPLITKV_ASCEND_K], at[SPLITKV_ASCEND_V],
-      at[SPLITKV_ASCEND_BLOCK_TABLE], at[SPLITKV_ASCEND_MASK], NULL, NULL, NULL, NULL, NULL, NULL,
-      NULL, NULL, at[SPLITKV_ASCEND_OUT], at[SPLITKV_ASCEND_S], at[SPLITKV_ASCEND_P],
-      at[SPLITKV_ASCEND_O_TMP], at[SPLITKV_ASCEND_GO], at[SPLITKV_ASCEND_O_CORE],
-      at[SPLITKV_ASCEND_L], at[SPLITKV_ASCEND_K16], at[SPLITKV_ASCEND_V16],
-      at[SPLITKV_ASCEND_WORDS]);
+  run->device->launch(run->n_groups, run->stream, at[SPLITKV_ASCEND_Q], at[SPLITKV_ASCEND_K],
+                      at[SPLITKV_ASCEND_V], at[SPLITKV_ASCEND_BLOCK_TABLE], at[SPLITKV_ASCEND_MASK],
+                      NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, at[SPLITKV_ASCEND_OUT],
+                      at[SPLITKV_ASCEND_S], at[SPLITKV_ASCEND_P], at[SPLITKV_ASCEND_O_TMP],
+                      at[SPLITKV_ASCEND_GO], at[SPLITKV_ASCEND_O_CORE], at[SPLITKV_ASCEND_L],
+                      at[SPLITKV_ASCEND_K16], at[SPLITKV_ASCEND_V16], at[SPLITKV_ASCEND_WORDS]);
 }
 
 /* Queues n launches with events around each, waits, and reads the times. */
@@ -470,8 +470,7 @@ static splitkv_status run_launches(launch_run *run, int64_t n_launches, float *m
   if (status != SPLITKV_OK || out_bytes == 0) {
     return status;
   }
-  code = acl->copy(out, out_bytes, run->address[SPLITKV_ASCEND_OUT], out_bytes,
-                     ACL_DEVICE_TO_HOST);
+  code = acl->copy(out, out_bytes, run->address[SPLITKV_ASCEND_OUT], out_bytes, ACL_DEVICE_TO_HOST);
   return code == ACL_SUCCESS ? SPLITKV_OK
                              : buffer_failed(run, "aclrtMemcpy", code, SPLITKV_ASCEND_OUT);
 }

@@ -37,12 +37,12 @@
   X(aclrtRecordEvent)                                                                              \
   X(aclrtEventElapsedTime)
 
-typedef enum function {
+typedef enum call {
 #define ENUMERATOR(name) F_##name,
   FUNCTIONS(ENUMERATOR)
 #undef ENUMERATOR
       N_FUNCTIONS
-} function;
+} call;
 
 static const char *const names[N_FUNCTIONS] = {
 #define NAME(name) #name,
@@ -118,7 +118,7 @@ static void read_environment(void) {
 
 /* Takes the mutex, which end() gives back. Returns the code that the call is made to fail with, or
  * that of an order of calls that the runtime would refuse. */
-static int begin(function f) {
+static int begin(call f) {
   pthread_mutex_lock(&mutex);
   read_environment();
   n_calls[f]++;
@@ -141,7 +141,7 @@ static int begin(function f) {
                                                              : ACL_SUCCESS;
 }
 
-static int end(function f, int code) {
+static int end(call f, int code) {
   if (code != ACL_SUCCESS && code != ACL_ERROR_REPEAT_INITIALIZE && recent[0] == '\0') {
     (void)snprintf(recent, sizeof recent, "%s: the stand-in refuses this call.", names[f]);
   }
@@ -305,8 +305,7 @@ int aclrtMemcpy(void *dst, size_t dst_size, const void *src, size_t size, int ki
     const bool fits = size <= dst_size;
     if (fits && kind_of_copy == ACL_MEMCPY_HOST_TO_DEVICE && dst_size <= bytes_at(dst, device)) {
       memcpy(dst, src, size);
-    } else if (fits && kind_of_copy == ACL_MEMCPY_DEVICE_TO_HOST &&
-               size <= bytes_at(src, device)) {
+    } else if (fits && kind_of_copy == ACL_MEMCPY_DEVICE_TO_HOST && size <= bytes_at(src, device)) {
       memcpy(dst, src, size);
     } else {
       code = ACL_ERROR_RT_PARAM_INVALID;
@@ -329,7 +328,7 @@ int aclrtMemset(void *dst, size_t dst_size, int32_t value, size_t size) {
 
 /* ── streams and events ─────────────────────────────────────────────────────────────────────── */
 
-static int create(function f, kind what, void **handle) {
+static int create(call f, kind what, void **handle) {
   int code = begin(f);
   if (code == ACL_SUCCESS) {
     object *taken = take(what);
@@ -342,7 +341,7 @@ static int create(function f, kind what, void **handle) {
   return end(f, code);
 }
 
-static int destroy(function f, kind what, void *handle) {
+static int destroy(call f, kind what, void *handle) {
   int code = begin(f);
   object *taken = find(what, handle);
   if (taken == NULL) {

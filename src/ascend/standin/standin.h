@@ -1,5 +1,5 @@
-/* Stand-ins for a machine without an NPU: the functions of the Ascend runtime that splitkv calls, on
- * the host's memory, and the kernel's library, which runs the functional model.
+/* Stand-ins for a machine without an NPU: the functions of the Ascend runtime that splitkv calls,
+ * on the host's memory, and the kernel's library, which runs the functional model.
  *
  * SPDX-License-Identifier: Apache-2.0
  *

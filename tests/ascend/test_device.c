@@ -1,0 +1,307 @@
+/* Launching on a device, by way of the runtime's stand-in and a kernel that only says what it was
+ * given: arguments in the kernel's order, every call of the runtime failed in turn with nothing
+ * left behind, libraries that are none, several devices and threads.
+ *
+ * SPDX-License-Identifier: Apache-2.0 */
+#include "check.h"
+#include "launch.h"
+
+#include <standin.h>
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const launch_shape plain_f16 = {4, 8, 2, 32, 100, 8, SPLITKV_F16, 1};
+
+static splitkv_status open_device(const char *kernel, const char *runtime, int32_t id,
+                                  splitkv_ascend_device **device, splitkv_error *error) {
+  splitkv_ascend_device_options o;
+  splitkv_ascend_device_options_init(&o);
+  o.kernel_path = kernel;
+  o.runtime_path = runtime;
+  o.device_id = id;
+  return splitkv_ascend_device_open(&o, device, error);
+}
+
+/* ── what the kernel is given ───────────────────────────────────────────────────────────────── */
+
+/* The echo writes 24 numbers into the row of request 0. Request 1 has no tokens: its row is zeroed.
+ * Request 2 has, but the echo leaves its row: that is what the memory held. */
+static void arguments_in_order(void) {
+  launch l;
+  launch_make(&plain_f16, 1, &l);
+  for (int b = 0; b < SPLITKV_ASCEND_N_SCRATCH; b++) {
+    l.memory.bytes[b] = b == SPLITKV_ASCEND_GO ? 0 : 1000 + 16 * (uint64_t)b;
+  }
+  static const int order[] = {SPLITKV_ASCEND_Q,
+                              SPLITKV_ASCEND_K,
+                              SPLITKV_ASCEND_V,
+                              SPLITKV_ASCEND_BLOCK_TABLE,
+                              SPLITKV_ASCEND_MASK,
+                              -1,
+                              -1,
+                              -1,
+                              -1,
+                              -1,
+                              -1,
+                              -1,
+                              -1,
+                              SPLITKV_ASCEND_OUT,
+                              SPLITKV_ASCEND_S,
+                              SPLITKV_ASCEND_P,
+                              SPLITKV_ASCEND_O_TMP,
+                              SPLITKV_ASCEND_GO,
+                              SPLITKV_ASCEND_O_CORE,
+                              SPLITKV_ASCEND_L,
+                              SPLITKV_ASCEND_K16,
+                              SPLITKV_ASCEND_V16,
+                              SPLITKV_ASCEND_WORDS};
+  enum { N = sizeof order / sizeof order[0] };
+  splitkv_ascend_device *device = launch_open(KERNEL_ECHO, 0);
+  for (int with_mask = 0; with_mask < 2; with_mask++) {
+    if (with_mask) {
+      launch_set_tensor(&l, SPLITKV_ASCEND_MASK, 77);
+    }
+    splitkv_error error = {.message = ""};
+    CHECK_MSG(launch_run(device, &l, 1, NULL, &error) == SPLITKV_OK, "%s", error.message);
+    uint64_t sizes[N + 1];
+    memcpy(sizes, l.memory.data[SPLITKV_ASCEND_OUT], sizeof sizes);
+    for (int i = 0; i < N; i++) {
+      const uint64_t wanted = order[i] < 0                       ? 0
+                              : order[i] == SPLITKV_ASCEND_WORDS ? (uint64_t)l.info.n_words * 4
+                                                                 : l.memory.bytes[order[i]];
+      CHECK_MSG(sizes[i] == wanted, "argument %d has %llu bytes, not %llu", i,
+                (unsigned long long)sizes[i], (unsigned long long)wanted);
+    }
+    CHECK(sizes[N] == (uint64_t)l.info.n_groups);
+  }
+  const uint8_t *out = l.memory.data[SPLITKV_ASCEND_OUT];
+  const size_t row = 8 * 32 * 2;
+  for (size_t i = 0; i < row; i++) {
+    if (!CHECK(out[row + i] == 0) || !CHECK(out[2 * row + i] == 0xff)) {
+      break;
+    }
+  }
+  splitkv_ascend_device_close(device);
+  CHECK(standin_n_taken() == 0);
+  launch_free(&l);
+}
+
+/* ── failures ───────────────────────────────────────────────────────────────────────────────── */
+
+/* One life of a device; the k-th call of the runtime fails, 0: none. */
+static splitkv_status live(const launch *l, int64_t k, int64_t n_launches, float *times,
+                           int64_t *n_calls, splitkv_error *error) {
+  standin_fail_call(NULL, k);
+  splitkv_ascend_device *device = NULL;
+  splitkv_status status = open_device(KERNEL_ECHO, STANDIN_RUNTIME, 3, &device, error);
+  CHECK((status == SPLITKV_OK) == (device != NULL));
+  if (status == SPLITKV_OK) {
+    status = launch_run(device, l, n_launches, times, error);
+  }
+  if (n_calls != NULL) {
+    *n_calls = standin_n_calls(NULL);
+  }
+  standin_fail_call(NULL, 0);
+  splitkv_ascend_device_close(device);
+  return status;
+}
+
+static void every_call_fails(void) {
+  enum { N_LAUNCHES = 40 }; /* more than are queued at once */
+  float times[N_LAUNCHES];
+  launch l;
+  launch_make(&plain_f16, 2, &l);
+  int64_t n_calls = 0;
+  splitkv_error error = {.message = ""};
+  CHECK_MSG(live(&l, 0, N_LAUNCHES, times, &n_calls, &error) == SPLITKV_OK, "%s", error.message);
+  CHECK(n_calls > 100 && launch_out_digest(&l) != l.untouched && standin_n_taken() == 0);
+  memset(l.memory.data[SPLITKV_ASCEND_OUT], 0x5a, (size_t)l.memory.bytes[SPLITKV_ASCEND_OUT]);
+  for (int64_t k = 1; k <= n_calls; k++) {
+    memset(times, 0, sizeof times);
+    memset(&error, 0, sizeof error);
+    splitkv_status status = live(&l, k, N_LAUNCHES, times, NULL, &error);
+    const int64_t code = strcmp(error.field, "aclrtMalloc") == 0 ? ACL_ERROR_RT_MEMORY_ALLOCATION
+                                                                 : ACL_ERROR_INTERNAL_ERROR;
+    char wanted[80];
+    (void)snprintf(wanted, sizeof wanted, "%s was made to fail.", error.field);
+    const char *end = strstr(error.message, wanted);
+    CHECK_MSG(status == SPLITKV_ERROR_ASCEND_RUNTIME && error.status == status &&
+                  error.value == code && end != NULL && end[strlen(wanted)] == '\0',
+              "call %lld: status %d, field %s, value %lld, %s", (long long)k, (int)status,
+              error.field, (long long)error.value, error.message);
+    CHECK_MSG(standin_n_taken() == 0, "call %lld (%s): %lld left", (long long)k, error.field,
+              (long long)standin_n_taken());
+    CHECK_MSG(launch_out_digest(&l) == l.untouched && times[0] == 0 && times[N_LAUNCHES - 1] == 0,
+              "call %lld (%s)", (long long)k, error.field);
+  }
+  launch_free(&l);
+}
+
+static void check_open(const char *kernel, const char *runtime, splitkv_status status,
+                       const char *field, const char *text) {
+  splitkv_ascend_device *device = NULL;
+  splitkv_error error = {.message = ""};
+  const splitkv_status got = open_device(kernel, runtime, 0, &device, &error);
+  CHECK_MSG(got == status && device == NULL && strcmp(error.field, field) == 0 &&
+                strstr(error.message, text) != NULL,
+            "status %d, field %s, %s", (int)got, error.field, error.message);
+  CHECK(standin_n_taken() == 0);
+}
+
+static void libraries_that_are_none(void) {
+  static const char missing[] = "./no-such-library.so";
+  check_open(missing, STANDIN_RUNTIME, SPLITKV_ERROR_ASCEND_LIBRARY, "options.kernel_path",
+             missing);
+  check_open(KERNEL_ECHO, missing, SPLITKV_ERROR_ASCEND_LIBRARY, "options.runtime_path", missing);
+  check_open(NO_LIBRARY, STANDIN_RUNTIME, SPLITKV_ERROR_ASCEND_LIBRARY, "options.kernel_path", "");
+  check_open(KERNEL_ECHO, NO_LIBRARY, SPLITKV_ERROR_ASCEND_LIBRARY, "options.runtime_path", "");
+  check_open(RUNTIME_PARTIAL, STANDIN_RUNTIME, SPLITKV_ERROR_ASCEND_SYMBOL, "call_kernel",
+             "runtime_partial");
+  check_open(KERNEL_ECHO, RUNTIME_PARTIAL, SPLITKV_ERROR_ASCEND_SYMBOL, "aclrtSetDevice",
+             "runtime_partial");
+  check_open(KERNEL_ECHO, RUNTIME_MUTE, SPLITKV_ERROR_ASCEND_RUNTIME, "aclInit", "code 500000");
+  check_open(NULL, STANDIN_RUNTIME, SPLITKV_ERROR_NULL_POINTER, "options.kernel_path", "null");
+  splitkv_ascend_device *device = NULL;
+  splitkv_error error = {.message = ""};
+  CHECK(open_device(KERNEL_ECHO, STANDIN_RUNTIME, STANDIN_N_DEVICES, &device, &error) ==
+        SPLITKV_ERROR_ASCEND_RUNTIME);
+  CHECK(error.value == ACL_ERROR_RT_INVALID_DEVICEID && device == NULL);
+  CHECK(splitkv_ascend_device_open(NULL, &device, &error) == SPLITKV_ERROR_NULL_POINTER);
+  splitkv_ascend_device_options o = {.struct_size = 4, .kernel_path = KERNEL_ECHO};
+  CHECK(splitkv_ascend_device_open(&o, &device, &error) == SPLITKV_ERROR_STRUCT_SIZE);
+  CHECK(splitkv_ascend_device_open(&o, NULL, &error) == SPLITKV_ERROR_NULL_POINTER);
+  splitkv_ascend_device_close(NULL);
+}
+
+/* ── arguments ──────────────────────────────────────────────────────────────────────────────── */
+
+static void change_key(launch *l) {
+  l->words[16] = 128;
+}
+static void change_header(launch *l) {
+  l->words[17] = 43;
+}
+static void change_requests(launch *l) {
+  l->words[0]++;
+}
+static void change_offset(launch *l) {
+  l->words[44 + 17 + 7] += 2 * 8 * 32 + 1; /* request 1, empty: one element too far */
+}
+static void change_offset_much(launch *l) {
+  l->words[44 + 17 + 6] = UINT32_MAX;
+}
+static void change_row(launch *l) {
+  l->words[1] = l->words[2] = UINT32_MAX;
+}
+static void change_n_words(launch *l) {
+  l->info.n_words = 20;
+}
+static void change_groups(launch *l) {
+  l->info.n_groups = 0;
+}
+static void change_groups_much(launch *l) {
+  l->info.n_groups = SPLITKV_ASCEND_MAX_CORES + 1;
+}
+static void change_data(launch *l) {
+  free(l->memory.data[SPLITKV_ASCEND_K]);
+  l->memory.data[SPLITKV_ASCEND_K] = NULL;
+}
+static void change_size(launch *l) {
+  l->memory.struct_size = 8;
+}
+
+static void arguments_refused(void) {
+  static const struct {
+    void (*change)(launch *l);
+    splitkv_status status;
+  } cases[] = {
+      {change_key, SPLITKV_ERROR_ASCEND_KEY},           {change_header, SPLITKV_ERROR_ASCEND_WORDS},
+      {change_requests, SPLITKV_ERROR_ASCEND_WORDS},    {change_offset, SPLITKV_ERROR_ASCEND_WORDS},
+      {change_offset_much, SPLITKV_ERROR_ASCEND_WORDS}, {change_row, SPLITKV_ERROR_ASCEND_WORDS},
+      {change_n_words, SPLITKV_ERROR_ASCEND_WORDS},     {change_groups, SPLITKV_ERROR_ASCEND_CORES},
+      {change_groups_much, SPLITKV_ERROR_ASCEND_CORES}, {change_data, SPLITKV_ERROR_NULL_POINTER},
+      {change_size, SPLITKV_ERROR_STRUCT_SIZE},
+  };
+  splitkv_ascend_device *device = launch_open(KERNEL_ECHO, 0);
+  launch l;
+  splitkv_error error = {.message = ""};
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    launch_make(&plain_f16, 3, &l);
+    cases[i].change(&l);
+    standin_fail_call(NULL, 0);
+    const splitkv_status status = launch_run(device, &l, 1, NULL, &error);
+    CHECK_MSG(status == cases[i].status, "case %zu: status %d, %s", i, (int)status, error.message);
+    CHECK(standin_n_calls(NULL) == 0 && launch_out_digest(&l) == l.untouched);
+    launch_free(&l);
+  }
+  launch_make(&plain_f16, 3, &l);
+  CHECK(launch_run(device, &l, 0, NULL, &error) == SPLITKV_ERROR_INDEX);
+  CHECK(launch_run(device, &l, INT64_MAX, NULL, &error) == SPLITKV_ERROR_OUT_OF_MEMORY);
+  CHECK(launch_run(NULL, &l, 1, NULL, &error) == SPLITKV_ERROR_NULL_POINTER);
+  CHECK(splitkv_ascend_device_run(device, NULL, 61, 1, &l.memory, 1, NULL, NULL) ==
+        SPLITKV_ERROR_NULL_POINTER);
+  CHECK(splitkv_ascend_device_run(device, l.words, 61, 1, NULL, 1, NULL, NULL) ==
+        SPLITKV_ERROR_NULL_POINTER);
+  CHECK(standin_n_calls(NULL) == 0 && launch_out_digest(&l) == l.untouched);
+  launch_free(&l);
+  splitkv_ascend_device_close(device);
+}
+
+/* ── several devices, several threads ───────────────────────────────────────────────────────── */
+
+typedef struct elsewhere {
+  splitkv_ascend_device *device;
+  const launch *l;
+  splitkv_status status;
+} elsewhere;
+
+static void *run_elsewhere(void *argument) {
+  elsewhere *e = argument;
+  e->status = launch_run(e->device, e->l, 1, NULL, NULL);
+  return NULL;
+}
+
+static void two_devices(void) {
+  launch l[2];
+  splitkv_ascend_device *devices[2];
+  for (int i = 0; i < 2; i++) {
+    launch_make(&plain_f16, 10 + (uint64_t)i, &l[i]);
+    devices[i] = launch_open(KERNEL_ECHO, i);
+  }
+  splitkv_ascend_device *again = launch_open(KERNEL_ECHO, 1);
+  splitkv_error error = {.message = ""};
+  for (int i = 0; i < 4; i++) {
+    CHECK_MSG(launch_run(devices[i % 2], &l[i % 2], 2, NULL, &error) == SPLITKV_OK, "%s",
+              error.message);
+  }
+  /* A thread that has set no device. */
+  elsewhere e[2];
+  pthread_t threads[2];
+  for (int i = 0; i < 2; i++) {
+    e[i] = (elsewhere){devices[i], &l[i], SPLITKV_ERROR_THREADS};
+    CHECK(pthread_create(&threads[i], NULL, run_elsewhere, &e[i]) == 0);
+  }
+  for (int i = 0; i < 2; i++) {
+    CHECK(pthread_join(threads[i], NULL) == 0 && e[i].status == SPLITKV_OK);
+  }
+  splitkv_ascend_device_close(devices[1]);
+  CHECK_MSG(launch_run(again, &l[1], 1, NULL, &error) == SPLITKV_OK, "%s", error.message);
+  CHECK_MSG(launch_run(devices[0], &l[0], 1, NULL, &error) == SPLITKV_OK, "%s", error.message);
+  splitkv_ascend_device_close(again);
+  splitkv_ascend_device_close(devices[0]);
+  CHECK(standin_n_taken() == 0);
+  launch_free(&l[0]);
+  launch_free(&l[1]);
+}
+
+int main(void) {
+  arguments_in_order();
+  libraries_that_are_none();
+  every_call_fails();
+  arguments_refused();
+  two_devices();
+  return check_report("ascend/test_device");
+}
