@@ -176,6 +176,32 @@ static void libraries_that_are_none(void) {
   splitkv_ascend_device_close(NULL);
 }
 
+/* More launches than are queued at once, and exactly as many: each has its time. */
+static void every_launch_is_timed(void) {
+  enum { MOST = 70 };
+  static const int counts[] = {1, 31, 32, 33, 64, 70};
+  launch l;
+  launch_make(&plain_f16, 4, &l);
+  splitkv_ascend_device *device = launch_open(KERNEL_ECHO, 0);
+  for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+    float times[MOST + 1];
+    for (int t = 0; t <= MOST; t++) {
+      times[t] = -1;
+    }
+    standin_fail_call(NULL, 0);
+    CHECK(launch_run(device, &l, counts[i], times, NULL) == SPLITKV_OK);
+    CHECK(standin_n_calls("aclrtEventElapsedTime") == counts[i]);
+    CHECK(standin_n_calls("aclrtSynchronizeStream") == (counts[i] + 31) / 32);
+    for (int t = 0; t <= MOST; t++) {
+      CHECK_MSG((times[t] > 0) == (t < counts[i]), "%d launches: time %d is %g", counts[i], t,
+                (double)times[t]);
+    }
+  }
+  splitkv_ascend_device_close(device);
+  CHECK(standin_n_taken() == 0);
+  launch_free(&l);
+}
+
 /* ── arguments ──────────────────────────────────────────────────────────────────────────────── */
 
 static void change_key(launch *l) {
@@ -301,6 +327,7 @@ int main(void) {
   arguments_in_order();
   libraries_that_are_none();
   every_call_fails();
+  every_launch_is_timed();
   arguments_refused();
   two_devices();
   return check_report("ascend/test_device");
