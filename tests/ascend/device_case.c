@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "launch.h"
+#include "device_case.h"
 
 #include "check.h"
 #include "rng.h"
@@ -9,7 +9,7 @@
 
 enum { PAGE = 16 };
 
-uint64_t launch_digest(const void *data, uint64_t bytes) {
+uint64_t device_digest(const void *data, uint64_t bytes) {
   const uint8_t *at = data;
   uint64_t sum = 0x9e3779b97f4a7c15ULL;
   for (uint64_t i = 0; i < bytes; i++) {
@@ -18,7 +18,7 @@ uint64_t launch_digest(const void *data, uint64_t bytes) {
   return sum;
 }
 
-void launch_set_tensor(launch *l, splitkv_ascend_buffer buffer, int64_t bytes) {
+void device_set_tensor(device_case *l, splitkv_ascend_buffer buffer, int64_t bytes) {
   l->memory.bytes[buffer] = (uint64_t)bytes;
   l->memory.data[buffer] = malloc((size_t)bytes);
   if (l->memory.data[buffer] == NULL) {
@@ -28,7 +28,7 @@ void launch_set_tensor(launch *l, splitkv_ascend_buffer buffer, int64_t bytes) {
 }
 
 /* Numbers between -2 and 2. f16 and bf16 differ in where the exponent ends. */
-static void fill_tensor(launch *l, splitkv_ascend_buffer buffer, splitkv_dtype dtype, rng *r) {
+static void fill_tensor(device_case *l, splitkv_ascend_buffer buffer, splitkv_dtype dtype, rng *r) {
   uint16_t *at = l->memory.data[buffer];
   const unsigned one = dtype == SPLITKV_F16 ? 0x3c00 : 0x3f80;
   for (uint64_t i = 0; i < l->memory.bytes[buffer] / 2; i++) {
@@ -38,7 +38,7 @@ static void fill_tensor(launch *l, splitkv_ascend_buffer buffer, splitkv_dtype d
   }
 }
 
-void launch_make(const launch_shape *s, uint64_t seed, launch *l) {
+void device_make(const device_shape *s, uint64_t seed, device_case *l) {
   rng r = {seed};
   int64_t lens[MOST_REQUESTS];
   for (int64_t i = 0; i < s->n_requests; i++) {
@@ -72,11 +72,11 @@ void launch_make(const launch_shape *s, uint64_t seed, launch *l) {
 
   splitkv_ascend_memory_init(&l->memory);
   memcpy(l->memory.bytes, sizes.bytes, sizeof sizes.bytes);
-  launch_set_tensor(l, SPLITKV_ASCEND_Q, s->n_requests * s->hq * s->d * 2);
-  launch_set_tensor(l, SPLITKV_ASCEND_K, p.n_pages * PAGE * s->hkv * s->d * 2);
-  launch_set_tensor(l, SPLITKV_ASCEND_V, p.n_pages * PAGE * s->hkv * s->d * 2);
-  launch_set_tensor(l, SPLITKV_ASCEND_BLOCK_TABLE, s->n_requests * p.table_width * 4);
-  launch_set_tensor(l, SPLITKV_ASCEND_OUT, s->n_requests * s->hq * s->d * 2);
+  device_set_tensor(l, SPLITKV_ASCEND_Q, s->n_requests * s->hq * s->d * 2);
+  device_set_tensor(l, SPLITKV_ASCEND_K, p.n_pages * PAGE * s->hkv * s->d * 2);
+  device_set_tensor(l, SPLITKV_ASCEND_V, p.n_pages * PAGE * s->hkv * s->d * 2);
+  device_set_tensor(l, SPLITKV_ASCEND_BLOCK_TABLE, s->n_requests * p.table_width * 4);
+  device_set_tensor(l, SPLITKV_ASCEND_OUT, s->n_requests * s->hq * s->d * 2);
   fill_tensor(l, SPLITKV_ASCEND_Q, s->dtype, &r);
   fill_tensor(l, SPLITKV_ASCEND_K, s->dtype, &r);
   fill_tensor(l, SPLITKV_ASCEND_V, s->dtype, &r);
@@ -85,20 +85,20 @@ void launch_make(const launch_shape *s, uint64_t seed, launch *l) {
     table[i] = (int32_t)rng_range(&r, 0, p.n_pages - 1);
   }
   l->untouched =
-      launch_digest(l->memory.data[SPLITKV_ASCEND_OUT], l->memory.bytes[SPLITKV_ASCEND_OUT]);
+      device_digest(l->memory.data[SPLITKV_ASCEND_OUT], l->memory.bytes[SPLITKV_ASCEND_OUT]);
 }
 
-void launch_free(launch *l) {
+void device_free(device_case *l) {
   for (int b = 0; b < SPLITKV_ASCEND_N_BUFFERS; b++) {
     free(l->memory.data[b]);
   }
 }
 
-uint64_t launch_out_digest(const launch *l) {
-  return launch_digest(l->memory.data[SPLITKV_ASCEND_OUT], l->memory.bytes[SPLITKV_ASCEND_OUT]);
+uint64_t device_out_digest(const device_case *l) {
+  return device_digest(l->memory.data[SPLITKV_ASCEND_OUT], l->memory.bytes[SPLITKV_ASCEND_OUT]);
 }
 
-splitkv_ascend_device *launch_open(const char *kernel, int32_t device_id) {
+splitkv_ascend_device *device_open(const char *kernel, int32_t device_id) {
   splitkv_ascend_device_options o;
   splitkv_ascend_device_options_init(&o);
   o.kernel_path = kernel;
@@ -111,7 +111,7 @@ splitkv_ascend_device *launch_open(const char *kernel, int32_t device_id) {
   return device;
 }
 
-splitkv_status launch_run(splitkv_ascend_device *device, const launch *l, int64_t n_launches,
+splitkv_status device_run(splitkv_ascend_device *device, const device_case *l, int64_t n_launches,
                           float *times, splitkv_error *error) {
   return splitkv_ascend_device_run(device, l->words, l->info.n_words, l->info.n_groups, &l->memory,
                                    n_launches, times, error);
