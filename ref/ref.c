@@ -121,7 +121,16 @@ static void add_compensated(double *total, double *correction, double value) {
   *total = sum;
 }
 
-static void compute_scores(const work *w) {
+/* scale * sum |a b|: what the rounding of a dot product is in proportion to. */
+static double abs_dot(const double *a, const double *b, int64_t n) {
+  double sum = 0;
+  for (int64_t i = 0; i < n; ++i)
+    sum += fabs(a[i] * b[i]);
+  return sum;
+}
+
+/* max_products: NULL, or one for each head of the chunk. */
+static void compute_scores(const work *w, double *max_products) {
   const int64_t d = round_up(w->problem->head_dim);
   double row[MAX_CHANNELS] = {0};
   for (int64_t h = 0; h < w->n_heads; ++h) {
@@ -136,6 +145,8 @@ static void compute_scores(const work *w) {
     load_k(w, t, row);
     for (int64_t h = 0; h < w->n_heads; ++h)
       w->scores[h * w->kv_len + t] = w->scale * dot(w->q + h * d, row, d);
+    for (int64_t h = 0; max_products != NULL && h < w->n_heads; ++h)
+      max_products[h] = fmax(max_products[h], fabs(w->scale) * abs_dot(w->q + h * d, row, d));
   }
 }
 
@@ -186,7 +197,10 @@ static void add_tokens(const work *w, int64_t first, int64_t end, double *max_ab
 static void compute_chunk(const work *w, const ref_result *result) {
   const int64_t dv = w->problem->head_dim_v;
   const int64_t first_row = w->request * w->problem->n_heads_q + w->first_head;
-  compute_scores(w);
+  double *max_products = result->max_products ? result->max_products + first_row : NULL;
+  for (int64_t h = 0; max_products != NULL && h < w->n_heads; ++h)
+    max_products[h] = 0;
+  compute_scores(w, max_products);
   for (int64_t i = 0; i < w->n_heads * dv; ++i)
     w->total[i] = w->correction[i] = 0;
   double sums[64];

@@ -16,6 +16,7 @@ typedef struct ref_result {
   double *lse;           /* [n_requests, n_heads_q] */
   double *max_abs_score; /* largest |scale * q.k| over the attended tokens, 0 if none */
   double *max_abs_v;     /* largest |v| over the attended tokens, 0 if none */
+  double *max_products;  /* NULL, or: largest scale * sum_c |q[c] k[c]| over the attended tokens */
 } ref_result;
 
 /* Computes requests [first_request, first_request + n_requests) of the batch whose lengths are
@@ -47,6 +48,27 @@ ref_bounds ref_row_bounds(const splitkv_problem *problem, splitkv_arithmetic ari
 ref_row_errors ref_compare_row(const splitkv_problem *problem, splitkv_arithmetic arithmetic,
                                int64_t row, const void *out, const float *lse,
                                const ref_result *result);
+
+/* How far out may be from the exact value in the arithmetic of the Ascend kernel, before it is
+ * rounded to 16 bits (docs/numerics.md, "The Ascend kernel's arithmetic"). result->max_products
+ * must be there; problem is one that the kernel does. */
+double ref_ascend_bound(const splitkv_problem *problem, int64_t kv_len, int64_t row,
+                        const ref_result *result);
+
+/* One row's errors against that bound, and against the tolerance of pull request 683's own tests:
+ * |out - exact| <= 2e-2 + 5e-3 |exact|. */
+typedef struct ref_ascend_errors {
+  double max_abs_err; /* |out - exact| */
+  double max_ulp_err; /* |out - exact| in units in the last place of dtype_out at exact */
+  double worst;       /* largest error / bound over channels; <= 1 passes */
+  double worst_pr683; /* largest error / tolerance; <= 1 passes */
+  int pass, pass_pr683;
+} ref_ascend_errors;
+
+/* Compares row `row` = r * n_heads_q + h of `out` (dtype_out, strides of the problem), a result of
+ * the Ascend kernel or its model; kv_len is that of request r. */
+ref_ascend_errors ref_ascend_compare_row(const splitkv_problem *problem, int64_t kv_len,
+                                         int64_t row, const void *out, const ref_result *result);
 
 /* One element of a dtype as double, and the nearest element (ties to even) of a double. */
 double ref_load(splitkv_dtype dtype, const void *data, int64_t index);

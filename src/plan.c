@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "caller.h"
 #include "checked.h"
 #include "error.h"
 
@@ -420,8 +421,8 @@ static void default_release(void *context, void *memory) {
   free(memory);
 }
 
-static splitkv_status choose_allocator(const splitkv_allocator *given, splitkv_allocator *chosen,
-                                       splitkv_error *error) {
+splitkv_status spl_choose_allocator(const splitkv_allocator *given, splitkv_allocator *chosen,
+                                    splitkv_error *error) {
   if (given == NULL) {
     *chosen = (splitkv_allocator){sizeof *chosen, default_allocate, default_release, NULL};
     return SPLITKV_OK;
@@ -443,7 +444,7 @@ splitkv_status splitkv_plan_create(const splitkv_problem *problem, const splitkv
                                    splitkv_error *error) {
   if (plan == NULL) return spl_fail_null(error, "plan");
   splitkv_allocator chosen;
-  splitkv_status status = choose_allocator(allocator, &chosen, error);
+  splitkv_status status = spl_choose_allocator(allocator, &chosen, error);
   if (status != SPLITKV_OK) return status;
   spl_shape shape;
   measure m;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "bundle.h"
+#include "caller.h"
 #include "checked.h"
 #include "combine.h"
 #include "error.h"
@@ -455,7 +456,7 @@ static splitkv_status check_page_ids(const splitkv_plan *plan, const splitkv_ten
   return SPLITKV_OK;
 }
 
-static splitkv_status check_pool(const splitkv_pool *pool, splitkv_error *error) {
+splitkv_status spl_check_pool(const splitkv_pool *pool, splitkv_error *error) {
   if (pool == NULL) return SPLITKV_OK;
   const splitkv_status status = spl_check_struct_size(error, "pool.struct_size", pool->struct_size,
                                                       sizeof *pool, sizeof *pool);
@@ -464,14 +465,14 @@ static splitkv_status check_pool(const splitkv_pool *pool, splitkv_error *error)
   return spl_fail(error, SPLITKV_ERROR_POOL, "pool.parallel_for", 0, "the function is null");
 }
 
-static void parallel_for(const splitkv_pool *pool, int64_t n, void (*body)(void *, int64_t),
-                         run_context *run) {
+void spl_parallel_for(const splitkv_pool *pool, int64_t n, void (*body)(void *, int64_t),
+                      void *context) {
   if (pool != NULL && n > 1) {
-    pool->parallel_for(pool->context, n, body, run);
+    pool->parallel_for(pool->context, n, body, context);
     return;
   }
   for (int64_t i = 0; i < n; i++)
-    body(run, i);
+    body(context, i);
 }
 
 splitkv_status splitkv_run(const splitkv_plan *plan, const splitkv_problem *problem,
@@ -485,7 +486,7 @@ splitkv_status splitkv_run(const splitkv_plan *plan, const splitkv_problem *prob
   if (status != SPLITKV_OK) return status;
   status = check_workspace(plan, workspace, workspace_bytes, error);
   if (status != SPLITKV_OK) return status;
-  status = check_pool(pool, error);
+  status = spl_check_pool(pool, error);
   if (status != SPLITKV_OK) return status;
   status = check_offsets(plan, tensors, error);
   if (status != SPLITKV_OK) return status;
@@ -493,7 +494,7 @@ splitkv_status splitkv_run(const splitkv_plan *plan, const splitkv_problem *prob
   if (status != SPLITKV_OK) return status;
 
   run_context run = {plan, tensors, (unsigned char *)workspace};
-  parallel_for(pool, plan->n_tasks, run_task, &run);
-  parallel_for(pool, plan->n_merge_tasks, merge_task, &run);
+  spl_parallel_for(pool, plan->n_tasks, run_task, &run);
+  spl_parallel_for(pool, plan->n_merge_tasks, merge_task, &run);
   return SPLITKV_OK;
 }
