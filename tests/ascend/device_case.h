@@ -1,38 +1,31 @@
-/* A batch with everything that a launch needs, for the tests of launching.
+/* A launch on a device, for tests: the batch of launch.h and how out was before.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef SPLITKV_TEST_DEVICE_CASE_H
 #define SPLITKV_TEST_DEVICE_CASE_H
 
-#include <splitkv/ascend.h>
-
-enum { MOST_REQUESTS = 40, MOST_WORDS = 44 + 17 * MOST_REQUESTS };
+#include "launch.h"
 
 typedef struct device_case {
-  uint32_t words[MOST_WORDS];
-  splitkv_ascend_info info;
-  splitkv_ascend_memory memory; /* tensors in host memory, exact sizes of scratch without memory */
-  uint64_t untouched;           /* digest of out, before a run */
+  launch launch;
+  uint64_t untouched; /* digest of out, before a run */
 } device_case;
 
 typedef struct device_shape {
   int64_t n_requests, hq, hkv, d, longest, n_cores;
   splitkv_dtype dtype;
-  int has_empty; /* every third request has no tokens */
+  bool has_empty; /* every third request has no tokens */
 } device_shape;
 
-void device_make(const device_shape *s, uint64_t seed, device_case *l);
-void device_free(device_case *l);
+/* Pages of 16 tokens; the first and the last request are the longest where they have tokens. */
+void device_make(const device_shape *s, uint64_t seed, device_case *c);
+void device_free(device_case *c);
 
-/* Gives a buffer memory of that size, with bytes 0x5a. */
-void device_set_tensor(device_case *l, splitkv_ascend_buffer buffer, int64_t bytes);
-
-uint64_t device_digest(const void *data, uint64_t bytes);
-uint64_t device_out_digest(const device_case *l);
+uint64_t device_out_digest(const device_case *c);
 
 /* With the stand-in of the runtime. */
 splitkv_ascend_device *device_open(const char *kernel, int32_t device_id);
-splitkv_status device_run(splitkv_ascend_device *device, const device_case *l, int64_t n_launches,
+splitkv_status device_run(splitkv_ascend_device *device, const device_case *c, int64_t n_launches,
                           float *times, splitkv_error *error);
 
 #endif

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const device_shape plain_f16 = {4, 8, 2, 32, 100, 8, SPLITKV_F16, 1};
+static const device_shape plain_f16 = {4, 8, 2, 32, 100, 8, SPLITKV_F16, true};
 
 static splitkv_status open_device(const char *kernel, const char *runtime, int32_t id,
                                   splitkv_ascend_device **device, splitkv_error *error) {
@@ -30,10 +30,10 @@ static splitkv_status open_device(const char *kernel, const char *runtime, int32
 /* The echo writes 24 numbers into the row of request 0. Request 1 has no tokens: its row is zeroed.
  * Request 2 has, but the echo leaves its row: that is what the memory held. */
 static void arguments_in_order(void) {
-  device_case l;
-  device_make(&plain_f16, 1, &l);
+  device_case c;
+  device_make(&plain_f16, 1, &c);
   for (int b = 0; b < SPLITKV_ASCEND_N_SCRATCH; b++) {
-    l.memory.bytes[b] = b == SPLITKV_ASCEND_GO ? 0 : 1000 + 16 * (uint64_t)b;
+    c.launch.memory.bytes[b] = b == SPLITKV_ASCEND_GO ? 0 : 1000 + 16 * (uint64_t)b;
   }
   static const int order[] = {SPLITKV_ASCEND_Q,
                               SPLITKV_ASCEND_K,
@@ -59,25 +59,28 @@ static void arguments_in_order(void) {
                               SPLITKV_ASCEND_V16,
                               SPLITKV_ASCEND_WORDS};
   enum { N = sizeof order / sizeof order[0] };
+  uint8_t mask[77] = {0};
   splitkv_ascend_device *device = device_open(KERNEL_ECHO, 0);
   for (int with_mask = 0; with_mask < 2; with_mask++) {
     if (with_mask) {
-      device_set_tensor(&l, SPLITKV_ASCEND_MASK, 77);
+      c.launch.memory.data[SPLITKV_ASCEND_MASK] = mask;
+      c.launch.memory.bytes[SPLITKV_ASCEND_MASK] = sizeof mask;
     }
     splitkv_error error = {.message = ""};
-    CHECK_MSG(device_run(device, &l, 1, NULL, &error) == SPLITKV_OK, "%s", error.message);
+    CHECK_MSG(device_run(device, &c, 1, NULL, &error) == SPLITKV_OK, "%s", error.message);
     uint64_t sizes[N + 1];
-    memcpy(sizes, l.memory.data[SPLITKV_ASCEND_OUT], sizeof sizes);
+    memcpy(sizes, c.launch.memory.data[SPLITKV_ASCEND_OUT], sizeof sizes);
     for (int i = 0; i < N; i++) {
-      const uint64_t wanted = order[i] < 0                       ? 0
-                              : order[i] == SPLITKV_ASCEND_WORDS ? (uint64_t)l.info.n_words * 4
-                                                                 : l.memory.bytes[order[i]];
+      const uint64_t wanted = order[i] < 0 ? 0
+                              : order[i] == SPLITKV_ASCEND_WORDS
+                                  ? (uint64_t)c.launch.info.n_words * 4
+                                  : c.launch.memory.bytes[order[i]];
       CHECK_MSG(sizes[i] == wanted, "argument %d has %llu bytes, not %llu", i,
                 (unsigned long long)sizes[i], (unsigned long long)wanted);
     }
-    CHECK(sizes[N] == (uint64_t)l.info.n_groups);
+    CHECK(sizes[N] == (uint64_t)c.launch.info.n_groups);
   }
-  const uint8_t *out = l.memory.data[SPLITKV_ASCEND_OUT];
+  const uint8_t *out = c.launch.memory.data[SPLITKV_ASCEND_OUT];
   const size_t row = 8 * 32 * 2;
   for (size_t i = 0; i < row; i++) {
     if (!CHECK(out[row + i] == 0) || !CHECK(out[2 * row + i] == 0xff)) {
@@ -86,20 +89,20 @@ static void arguments_in_order(void) {
   }
   splitkv_ascend_device_close(device);
   CHECK(standin_n_taken() == 0);
-  device_free(&l);
+  device_free(&c);
 }
 
 /* ── failures ───────────────────────────────────────────────────────────────────────────────── */
 
 /* One life of a device; the k-th call of the runtime fails, 0: none. */
-static splitkv_status live(const device_case *l, int64_t k, int64_t n_launches, float *times,
+static splitkv_status live(const device_case *c, int64_t k, int64_t n_launches, float *times,
                            int64_t *n_calls, splitkv_error *error) {
   standin_fail_call(NULL, k);
   splitkv_ascend_device *device = NULL;
   splitkv_status status = open_device(KERNEL_ECHO, STANDIN_RUNTIME, 3, &device, error);
   CHECK((status == SPLITKV_OK) == (device != NULL));
   if (status == SPLITKV_OK) {
-    status = device_run(device, l, n_launches, times, error);
+    status = device_run(device, c, n_launches, times, error);
   }
   if (n_calls != NULL) {
     *n_calls = standin_n_calls(NULL);
@@ -112,17 +115,17 @@ static splitkv_status live(const device_case *l, int64_t k, int64_t n_launches, 
 static void every_call_fails(void) {
   enum { N_LAUNCHES = 40 }; /* more than are queued at once */
   float times[N_LAUNCHES];
-  device_case l;
-  device_make(&plain_f16, 2, &l);
+  device_case c;
+  device_make(&plain_f16, 2, &c);
   int64_t n_calls = 0;
   splitkv_error error = {.message = ""};
-  CHECK_MSG(live(&l, 0, N_LAUNCHES, times, &n_calls, &error) == SPLITKV_OK, "%s", error.message);
-  CHECK(n_calls > 100 && device_out_digest(&l) != l.untouched && standin_n_taken() == 0);
-  memset(l.memory.data[SPLITKV_ASCEND_OUT], 0x5a, (size_t)l.memory.bytes[SPLITKV_ASCEND_OUT]);
+  CHECK_MSG(live(&c, 0, N_LAUNCHES, times, &n_calls, &error) == SPLITKV_OK, "%s", error.message);
+  CHECK(n_calls > 100 && device_out_digest(&c) != c.untouched && standin_n_taken() == 0);
+  launch_fill(&c.launch, 0x5a);
   for (int64_t k = 1; k <= n_calls; k++) {
     memset(times, 0, sizeof times);
     memset(&error, 0, sizeof error);
-    splitkv_status status = live(&l, k, N_LAUNCHES, times, NULL, &error);
+    splitkv_status status = live(&c, k, N_LAUNCHES, times, NULL, &error);
     const int64_t code = strcmp(error.field, "aclrtMalloc") == 0 ? ACL_ERROR_RT_MEMORY_ALLOCATION
                                                                  : ACL_ERROR_INTERNAL_ERROR;
     char wanted[80];
@@ -134,10 +137,10 @@ static void every_call_fails(void) {
               error.field, (long long)error.value, error.message);
     CHECK_MSG(standin_n_taken() == 0, "call %lld (%s): %lld left", (long long)k, error.field,
               (long long)standin_n_taken());
-    CHECK_MSG(device_out_digest(&l) == l.untouched && times[0] == 0 && times[N_LAUNCHES - 1] == 0,
+    CHECK_MSG(device_out_digest(&c) == c.untouched && times[0] == 0 && times[N_LAUNCHES - 1] == 0,
               "call %lld (%s)", (long long)k, error.field);
   }
-  device_free(&l);
+  device_free(&c);
 }
 
 static void check_open(const char *kernel, const char *runtime, splitkv_status status,
@@ -180,8 +183,8 @@ static void libraries_that_are_none(void) {
 static void every_launch_is_timed(void) {
   enum { MOST = 70 };
   static const int counts[] = {1, 31, 32, 33, 64, 70};
-  device_case l;
-  device_make(&plain_f16, 4, &l);
+  device_case c;
+  device_make(&plain_f16, 4, &c);
   splitkv_ascend_device *device = device_open(KERNEL_ECHO, 0);
   for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
     float times[MOST + 1];
@@ -189,7 +192,7 @@ static void every_launch_is_timed(void) {
       times[t] = -1;
     }
     standin_fail_call(NULL, 0);
-    CHECK(device_run(device, &l, counts[i], times, NULL) == SPLITKV_OK);
+    CHECK(device_run(device, &c, counts[i], times, NULL) == SPLITKV_OK);
     CHECK(standin_n_calls("aclrtEventElapsedTime") == counts[i]);
     CHECK(standin_n_calls("aclrtSynchronizeStream") == (counts[i] + 31) / 32);
     for (int t = 0; t <= MOST; t++) {
@@ -199,49 +202,48 @@ static void every_launch_is_timed(void) {
   }
   splitkv_ascend_device_close(device);
   CHECK(standin_n_taken() == 0);
-  device_free(&l);
+  device_free(&c);
 }
 
 /* ── arguments ──────────────────────────────────────────────────────────────────────────────── */
 
-static void change_key(device_case *l) {
-  l->words[16] = 128;
+static void change_key(device_case *c) {
+  c->launch.words[16] = 128;
 }
-static void change_header(device_case *l) {
-  l->words[17] = 43;
+static void change_header(device_case *c) {
+  c->launch.words[17] = 43;
 }
-static void change_requests(device_case *l) {
-  l->words[0]++;
+static void change_requests(device_case *c) {
+  c->launch.words[0]++;
 }
-static void change_offset(device_case *l) {
-  l->words[44 + 17 + 7] += 2 * 8 * 32 + 1; /* request 1, empty: one element too far */
+static void change_offset(device_case *c) {
+  c->launch.words[44 + 17 + 7] += 2 * 8 * 32 + 1; /* request 1, empty: one element too far */
 }
-static void change_offset_much(device_case *l) {
-  l->words[44 + 17 + 6] = UINT32_MAX;
+static void change_offset_much(device_case *c) {
+  c->launch.words[44 + 17 + 6] = UINT32_MAX;
 }
-static void change_row(device_case *l) {
-  l->words[1] = l->words[2] = UINT32_MAX;
+static void change_row(device_case *c) {
+  c->launch.words[1] = c->launch.words[2] = UINT32_MAX;
 }
-static void change_n_words(device_case *l) {
-  l->info.n_words = 20;
+static void change_n_words(device_case *c) {
+  c->launch.info.n_words = 20;
 }
-static void change_groups(device_case *l) {
-  l->info.n_groups = 0;
+static void change_groups(device_case *c) {
+  c->launch.info.n_groups = 0;
 }
-static void change_groups_much(device_case *l) {
-  l->info.n_groups = SPLITKV_ASCEND_MAX_CORES + 1;
+static void change_groups_much(device_case *c) {
+  c->launch.info.n_groups = SPLITKV_ASCEND_MAX_CORES + 1;
 }
-static void change_data(device_case *l) {
-  free(l->memory.data[SPLITKV_ASCEND_K]);
-  l->memory.data[SPLITKV_ASCEND_K] = NULL;
+static void change_data(device_case *c) {
+  c->launch.memory.data[SPLITKV_ASCEND_K] = NULL;
 }
-static void change_size(device_case *l) {
-  l->memory.struct_size = 8;
+static void change_size(device_case *c) {
+  c->launch.memory.struct_size = 8;
 }
 
 static void arguments_refused(void) {
   static const struct {
-    void (*change)(device_case *l);
+    void (*change)(device_case *c);
     splitkv_status status;
   } cases[] = {
       {change_key, SPLITKV_ERROR_ASCEND_KEY},           {change_header, SPLITKV_ERROR_ASCEND_WORDS},
@@ -252,27 +254,27 @@ static void arguments_refused(void) {
       {change_size, SPLITKV_ERROR_STRUCT_SIZE},
   };
   splitkv_ascend_device *device = device_open(KERNEL_ECHO, 0);
-  device_case l;
+  device_case c;
   splitkv_error error = {.message = ""};
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-    device_make(&plain_f16, 3, &l);
-    cases[i].change(&l);
+    device_make(&plain_f16, 3, &c);
+    cases[i].change(&c);
     standin_fail_call(NULL, 0);
-    const splitkv_status status = device_run(device, &l, 1, NULL, &error);
+    const splitkv_status status = device_run(device, &c, 1, NULL, &error);
     CHECK_MSG(status == cases[i].status, "case %zu: status %d, %s", i, (int)status, error.message);
-    CHECK(standin_n_calls(NULL) == 0 && device_out_digest(&l) == l.untouched);
-    device_free(&l);
+    CHECK(standin_n_calls(NULL) == 0 && device_out_digest(&c) == c.untouched);
+    device_free(&c);
   }
-  device_make(&plain_f16, 3, &l);
-  CHECK(device_run(device, &l, 0, NULL, &error) == SPLITKV_ERROR_INDEX);
-  CHECK(device_run(device, &l, INT64_MAX, NULL, &error) == SPLITKV_ERROR_OUT_OF_MEMORY);
-  CHECK(device_run(NULL, &l, 1, NULL, &error) == SPLITKV_ERROR_NULL_POINTER);
-  CHECK(splitkv_ascend_device_run(device, NULL, 61, 1, &l.memory, 1, NULL, NULL) ==
+  device_make(&plain_f16, 3, &c);
+  CHECK(device_run(device, &c, 0, NULL, &error) == SPLITKV_ERROR_INDEX);
+  CHECK(device_run(device, &c, INT64_MAX, NULL, &error) == SPLITKV_ERROR_OUT_OF_MEMORY);
+  CHECK(device_run(NULL, &c, 1, NULL, &error) == SPLITKV_ERROR_NULL_POINTER);
+  CHECK(splitkv_ascend_device_run(device, NULL, 61, 1, &c.launch.memory, 1, NULL, NULL) ==
         SPLITKV_ERROR_NULL_POINTER);
-  CHECK(splitkv_ascend_device_run(device, l.words, 61, 1, NULL, 1, NULL, NULL) ==
+  CHECK(splitkv_ascend_device_run(device, c.launch.words, 61, 1, NULL, 1, NULL, NULL) ==
         SPLITKV_ERROR_NULL_POINTER);
-  CHECK(standin_n_calls(NULL) == 0 && device_out_digest(&l) == l.untouched);
-  device_free(&l);
+  CHECK(standin_n_calls(NULL) == 0 && device_out_digest(&c) == c.untouched);
+  device_free(&c);
   splitkv_ascend_device_close(device);
 }
 
@@ -280,47 +282,47 @@ static void arguments_refused(void) {
 
 typedef struct elsewhere {
   splitkv_ascend_device *device;
-  const device_case *l;
+  const device_case *c;
   splitkv_status status;
 } elsewhere;
 
 static void *run_elsewhere(void *argument) {
   elsewhere *e = argument;
-  e->status = device_run(e->device, e->l, 1, NULL, NULL);
+  e->status = device_run(e->device, e->c, 1, NULL, NULL);
   return NULL;
 }
 
 static void two_devices(void) {
-  device_case l[2];
+  device_case c[2];
   splitkv_ascend_device *devices[2];
   for (int i = 0; i < 2; i++) {
-    device_make(&plain_f16, 10 + (uint64_t)i, &l[i]);
+    device_make(&plain_f16, 10 + (uint64_t)i, &c[i]);
     devices[i] = device_open(KERNEL_ECHO, i);
   }
   splitkv_ascend_device *again = device_open(KERNEL_ECHO, 1);
   splitkv_error error = {.message = ""};
   for (int i = 0; i < 4; i++) {
-    CHECK_MSG(device_run(devices[i % 2], &l[i % 2], 2, NULL, &error) == SPLITKV_OK, "%s",
+    CHECK_MSG(device_run(devices[i % 2], &c[i % 2], 2, NULL, &error) == SPLITKV_OK, "%s",
               error.message);
   }
   /* A thread that has set no device. */
   elsewhere e[2];
   pthread_t threads[2];
   for (int i = 0; i < 2; i++) {
-    e[i] = (elsewhere){devices[i], &l[i], SPLITKV_ERROR_THREADS};
+    e[i] = (elsewhere){devices[i], &c[i], SPLITKV_ERROR_THREADS};
     CHECK(pthread_create(&threads[i], NULL, run_elsewhere, &e[i]) == 0);
   }
   for (int i = 0; i < 2; i++) {
     CHECK(pthread_join(threads[i], NULL) == 0 && e[i].status == SPLITKV_OK);
   }
   splitkv_ascend_device_close(devices[1]);
-  CHECK_MSG(device_run(again, &l[1], 1, NULL, &error) == SPLITKV_OK, "%s", error.message);
-  CHECK_MSG(device_run(devices[0], &l[0], 1, NULL, &error) == SPLITKV_OK, "%s", error.message);
+  CHECK_MSG(device_run(again, &c[1], 1, NULL, &error) == SPLITKV_OK, "%s", error.message);
+  CHECK_MSG(device_run(devices[0], &c[0], 1, NULL, &error) == SPLITKV_OK, "%s", error.message);
   splitkv_ascend_device_close(again);
   splitkv_ascend_device_close(devices[0]);
   CHECK(standin_n_taken() == 0);
-  device_free(&l[0]);
-  device_free(&l[1]);
+  device_free(&c[0]);
+  device_free(&c[1]);
 }
 
 int main(void) {
