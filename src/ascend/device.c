@@ -47,11 +47,13 @@ typedef struct acl_functions {
 } acl_functions;
 
 /* The kernel's launcher. Every pointer is an address on the device. */
-typedef void launch_function(uint32_t n_groups, void *stream, void *q, void *k, void *v,
-                             void *block_table, void *mask, void *deq_scale1, void *offset1,
-                             void *deq_scale2, void *offset2, void *razor_offset, void *scale,
-                             void *log_n, void *eye, void *out, void *s, void *p, void *o_tmp,
-                             void *go, void *o_core, void *l, void *k16, void *v16, void *words);
+typedef void launch_function(uint32_t n_groups, void *stream, uint8_t *q, uint8_t *k, uint8_t *v,
+                             uint8_t *block_table, uint8_t *mask, uint8_t *deq_scale1,
+                             uint8_t *offset1, uint8_t *deq_scale2, uint8_t *offset2,
+                             uint8_t *razor_offset, uint8_t *scale, uint8_t *log_n, uint8_t *eye,
+                             uint8_t *out, uint8_t *s, uint8_t *p, uint8_t *o_tmp, uint8_t *go,
+                             uint8_t *o_core, uint8_t *l, uint8_t *k16, uint8_t *v16,
+                             uint8_t *words);
 
 struct splitkv_ascend_device {
   acl_functions acl;
