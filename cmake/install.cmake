@@ -32,6 +32,10 @@ else()
   set(pc_libdir "\${prefix}/${CMAKE_INSTALL_LIBDIR}")
   set(pc_includedir "\${prefix}/${CMAKE_INSTALL_INCLUDEDIR}")
 endif()
+set(pc_dl "")
+if(CMAKE_DL_LIBS) # "dl" where dlopen is, or was, in a library of its own
+  set(pc_dl " -l${CMAKE_DL_LIBS}")
+endif()
 set(pc_files splitkv.pc)
 
 if(TARGET splitkv_openmp_shared)

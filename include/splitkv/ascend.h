@@ -226,23 +226,27 @@ static inline void splitkv_ascend_device_options_init(splitkv_ascend_device_opti
   options->struct_size = sizeof *options;
 }
 
-/* Loads both libraries and takes the device. Allocates with malloc. Errors: NULL_POINTER,
- * STRUCT_SIZE, OUT_OF_MEMORY, ASCEND_LIBRARY (not found or not loadable), ASCEND_SYMBOL (a function
- * is missing), ASCEND_RUNTIME (a call of the runtime failed; value is its code). */
+/* Loads both libraries and takes the device. Allocates with malloc. The libraries stay loaded,
+ * whatever becomes of the device. Errors: NULL_POINTER, STRUCT_SIZE, OUT_OF_MEMORY, ASCEND_LIBRARY
+ * (not found or not loadable), ASCEND_SYMBOL (a function is missing), ASCEND_RUNTIME (a call of the
+ * runtime failed; field is its name, value its code). *device is written on success only. */
 SPLITKV_API splitkv_status splitkv_ascend_device_open(const splitkv_ascend_device_options *options,
                                                       splitkv_ascend_device **device,
                                                       splitkv_error *error);
-/* Gives the device back. NULL is left alone. The libraries stay loaded. */
+/* Gives the device back. NULL is left alone. The runtime is not finalised: another part of the
+ * process may use it. */
 SPLITKV_API void splitkv_ascend_device_close(splitkv_ascend_device *device);
 
 /* One launch or several of the same: allocates device memory of exactly memory->bytes for every
  * buffer (a missing mask is a null pointer), copies words and tensors there, zeroes the rows of out
  * that belong to empty requests, launches n_launches times, copies out back, and releases all. The
  * scratch in *memory needs sizes only, its data may be NULL. milliseconds, if not NULL,
- * [n_launches], is the time of each launch between two events of the runtime. out is written on
- * success only. One run at a time uses a device.
- * Errors: NULL_POINTER, STRUCT_SIZE, ASCEND_CORES (n_groups), ASCEND_WORDS, INDEX (n_launches < 1),
- * ASCEND_RUNTIME. */
+ * [n_launches], is the time of each launch between two events of the runtime. out and milliseconds
+ * are written on success only. Any thread may call, one run at a time uses a device, and the device
+ * is the calling thread's current one afterwards. Allocates with malloc for the results.
+ * Errors: NULL_POINTER, STRUCT_SIZE, ASCEND_CORES (n_groups), ASCEND_WORDS, ASCEND_KEY (the kernel
+ * would do nothing, and out would be what the memory held before), INDEX (n_launches < 1), OVERFLOW
+ * (more bytes than the machine can address), OUT_OF_MEMORY, ASCEND_RUNTIME. */
 SPLITKV_API splitkv_status splitkv_ascend_device_run(splitkv_ascend_device *device,
                                                      const uint32_t *words, int64_t n_words,
                                                      int64_t n_groups,
