@@ -310,10 +310,14 @@ static void test_refusals(void) {
   launch_close(&l);
 }
 
-int main(void) {
-  test_old_sizes();
-  test_new_sizes();
-  test_scaled_offsets();
+/* With an argument the pull request's case, of 17 billion operations a run, is left out. */
+int main(int argc, char **argv) {
+  (void)argv;
+  if (argc == 1) {
+    test_old_sizes();
+    test_new_sizes();
+    test_scaled_offsets();
+  }
   test_mask_by_pointer();
   test_mask();
   test_empty_rows();
