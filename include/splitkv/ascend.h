@@ -150,7 +150,8 @@ SPLITKV_API splitkv_status splitkv_ascend_get_bound(const splitkv_problem *probl
 
 /* Memory of one launch, in host memory. Each buffer is an allocation of its own whose bounds are
  * bytes[...]; data[...] may be NULL where bytes[...] is 0. Scratch (0 .. 7) and out are written,
- * the rest is read. A mask is optional; its elements have the dtype of out. WORDS is not looked at.
+ * the rest is read. Where head_dim is no multiple of 16, the kernel may read Q up to 30 bytes past
+ * its last row: give it that room. A mask is optional, in the dtype of out. WORDS is not looked at.
  */
 typedef struct splitkv_ascend_memory {
   size_t struct_size;

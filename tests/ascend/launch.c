@@ -123,7 +123,7 @@ static int64_t random_dim(rng *r, int64_t most) {
 
 void launch_random(test_spec *spec, splitkv_ascend_target *target, rng *r,
                    const launch_ranges *ranges) {
-  static const int64_t pages[] = {16, 16, 32, 48, 64, 80, 128, 256, 7, 13};
+  static const int64_t pages[] = {16, 16, 32, 48, 64, 80, 128, 256, 512, 1024, 7, 13};
   test_spec_init(spec);
   splitkv_problem *p = &spec->problem;
   const splitkv_dtype dtype = rng_one_in(r, 2) ? SPLITKV_F16 : SPLITKV_BF16;
