@@ -11,7 +11,7 @@ import sys
 from run_support import Failures, run_tool, tool_from_arguments
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
-COMMANDS = ("info", "plan", "check", "bench", "run")
+COMMANDS = ("info", "plan", "check", "bench", "run", "ascend")
 
 
 def check_roff(failures, markdown):
@@ -41,16 +41,17 @@ def main():
         options = set(re.findall(r"^  (--[a-z0-9-]+)|(--name-[a-z-]+)", page, re.M))
         for option in sorted(a or b for a, b in options):
             failures.check(f"`{option}`" in markdown, f"the page has {command}'s {option}")
-    words = sorted(set(re.findall(r"^  ([a-z_]+)=|\b(dtype_[a-z]+)=", pages["plan"], re.M)))
+    words = sorted(set(re.findall(r"^  ([a-z_]+)=|\b(dtype_[a-z]+)=", pages["plan"] + pages["ascend"], re.M)))
     words = [a or b for a, b in words]
     failures.check(len(words) >= 17, f"the help of plan explains words: {words}")
     for word in words:
         failures.check(f"`{word}=" in markdown, f"the page has the word {word}=")
-    default = {line.split()[0] for line in pages["plan"].splitlines() if re.match(r"  \w+=\w+ ", line)}
+    default = {line.split()[0] for line in (pages["plan"] + pages["ascend"]).splitlines() if re.match(r"  \w+=\w+ ", line)}
     for text in default:
         failures.check(f"`{text}`" in markdown, f"the page has the default {text}")
-    suites = re.search(r"--suite NAME +([\w, ]+);", pages["check"]).group(1)
-    for suite in re.split(r", | or ", suites):
+    suites = [re.search(r"--suite NAME +([\w, ]+);", pages[command]).group(1)
+              for command in ("check", "ascend")]
+    for suite in re.split(r", | or ", " or ".join(suites)):
         failures.check(f"\n| `{suite}` |" in markdown, f"the page has the suite {suite}")
     return failures.finish(200)
 

@@ -13,7 +13,7 @@ import tempfile
 
 from run_support import Failures, run_tool, tool_from_arguments, usable_kernel_sets
 
-COMMANDS = ("info", "plan", "check", "bench", "run")
+COMMANDS = ("info", "plan", "check", "bench", "run", "ascend")
 WORDS = ("b=", "hq=", "hkv=", "d=", "dv=", "page=", "kv=", "dtype=", "dtype_q=", "dtype_kv=",
          "dtype_out=", "layout=", "split=", "table=", "seed=", "scale=", "threads=", "isa=",
          "arithmetic=", "data=", "index=", "format=")

@@ -40,7 +40,7 @@ void zoned_free(zoned *buffer) {
   *buffer = (zoned){0};
 }
 
-static int zones_are_intact(const zoned *buffer) {
+int zoned_is_intact(const zoned *buffer) {
   for (size_t i = 0; i < ZONE_BYTES; i++) {
     if (buffer->data[i - ZONE_BYTES] != POISON || buffer->data[buffer->size_bytes + i] != POISON) {
       return 0;
@@ -71,7 +71,35 @@ static int64_t cache_pages(int64_t n_table_pages, int64_t table) {
   }
 }
 
-static void describe(tool_case *c) {
+/* The cache and the table of the Ascend kernel are of the sizes that its words say. */
+static int describe_cache(tool_case *c, int64_t widest, const char *name) {
+  const problem_spec *s = c->spec;
+  splitkv_problem *p = &c->problem;
+  if (s->device != PROBLEM_ASCEND) {
+    p->n_pages = cache_pages(c->n_table_pages, s->table);
+    /* One entry more than any row needs, to hold an invalid id that nobody may look at. */
+    p->table_width = s->format == SPLITKV_TABLE_DENSE ? widest + 1 : 0;
+    return TOOL_OK;
+  }
+  int64_t width = s->width ? s->width : widest;
+  p->table_width = s->format == SPLITKV_TABLE_DENSE ? width : 0;
+  if (s->b && width > INT64_MAX / s->b) {
+    return tool_usage_error("%s%swidth=%lld: a table of %lld such rows is too large", name,
+                            *name ? ": " : "", (long long)s->width, (long long)s->b);
+  }
+  int64_t all_pages = s->b * width;
+  p->n_pages = s->pages ? s->pages : all_pages;
+  int64_t needed = s->table == TABLE_IDENTITY   ? all_pages
+                   : s->table == TABLE_SHUFFLED ? c->n_table_pages
+                                                : c->n_table_pages > 0;
+  if (p->n_pages < needed) {
+    return tool_usage_error("%s%spages=%lld: this table names %lld pages", name, *name ? ": " : "",
+                            (long long)p->n_pages, (long long)needed);
+  }
+  return TOOL_OK;
+}
+
+static int describe(tool_case *c, const char *name) {
   const problem_spec *s = c->spec;
   int64_t widest = 0;
   for (int64_t r = 0; r < s->b; r++) {
@@ -88,7 +116,6 @@ static void describe(tool_case *c) {
   p->head_dim = s->d;
   p->head_dim_v = s->dv;
   p->page_size_tokens = s->page;
-  p->n_pages = cache_pages(c->n_table_pages, s->table);
   p->dtype_q = (splitkv_dtype)s->dtype_q;
   p->dtype_kv = (splitkv_dtype)s->dtype_kv;
   p->dtype_out = (splitkv_dtype)s->dtype_out;
@@ -100,8 +127,7 @@ static void describe(tool_case *c) {
   p->isa = (splitkv_isa)s->isa;
   p->arithmetic = (splitkv_arithmetic)s->arithmetic;
   p->scale = (float)s->scale;
-  /* One entry more than any row needs, to hold an invalid id that nobody may look at. */
-  p->table_width = s->format == SPLITKV_TABLE_DENSE ? widest + 1 : 0;
+  return describe_cache(c, widest, name);
 }
 
 static int describe_batch(tool_case *c) {
@@ -125,17 +151,32 @@ static int describe_batch(tool_case *c) {
   return TOOL_OK;
 }
 
-/* The library's message after the word of the grammar that it is about. */
-static int library_error(const char *name, splitkv_status status, const splitkv_error *error) {
+int case_library_error(const char *name, splitkv_status status, const splitkv_error *error) {
   static const struct {
     const char *field, *word;
-  } map[] = {{"problem.n_heads_q", "hq"},          {"problem.n_heads_kv", "hkv"},
-             {"problem.head_dim_v", "dv"},         {"problem.head_dim", "d"},
-             {"problem.page_size_tokens", "page"}, {"problem.n_pages", "kv"},
-             {"problem.table_width", "kv"},        {"problem.split_value", "split"},
-             {"problem.scale", "scale"},           {"problem.isa", "isa"},
-             {"problem.arithmetic", "arithmetic"}, {"problem.dtype_kv", "dtype_kv"},
-             {"batch.n_workers", "threads"},       {"batch.n_requests", "b"}};
+  } map[] = {{"problem.n_heads_q", "hq"},
+             {"problem.n_heads_kv", "hkv"},
+             {"problem.head_dim_v", "dv"},
+             {"problem.head_dim", "d"},
+             {"problem.page_size_tokens", "page"},
+             {"problem.n_pages", "kv"},
+             {"problem.table_width", "kv"},
+             {"problem.split_value", "split"},
+             {"problem.scale", "scale"},
+             {"problem.isa", "isa"},
+             {"problem.arithmetic", "arithmetic"},
+             {"problem.dtype_kv", "dtype_kv"},
+             {"problem.layout", "layout"},
+             {"problem.split_policy", "split"},
+             {"problem.table_format", "format"},
+             {"problem.table_type", "index"},
+             {"problem.dtype_q", "dtype_q"},
+             {"problem.dtype_out", "dtype_out"},
+             {"batch.n_workers", "threads"},
+             {"batch.n_requests", "b"},
+             {"batch.kv_lens", "kv"},
+             {"target.n_cores", "cores"},
+             {"target.rule", "rule"}};
   const char *word = "";
   for (size_t i = 0; i < sizeof map / sizeof map[0] && !*word; i++) {
     if (strcmp(error->field, map[i].field) == 0) {
@@ -147,26 +188,30 @@ static int library_error(const char *name, splitkv_status status, const splitkv_
   return tool_library_error(context, status, error);
 }
 
-int case_plan(tool_case *c, const problem_spec *spec, const char *name) {
+int case_describe(tool_case *c, const problem_spec *spec, const char *name) {
   *c = (tool_case){.spec = spec};
   c->kv_lens = problem_spec_lengths(spec);
   if (!c->kv_lens) {
     return tool_unsupported("out of memory for %lld lengths", (long long)spec->b);
   }
-  describe(c);
-  int failed = describe_batch(c);
+  int status = describe(c, name);
+  return status ? status : describe_batch(c);
+}
+
+int case_plan(tool_case *c, const problem_spec *spec, const char *name) {
+  int failed = case_describe(c, spec, name);
   if (failed) {
     return failed;
   }
   splitkv_error error = {0};
   splitkv_status status = splitkv_plan_create(&c->problem, &c->batch, NULL, &c->plan, &error);
   if (status != SPLITKV_OK) {
-    return library_error(name, status, &error);
+    return case_library_error(name, status, &error);
   }
   c->info.struct_size = sizeof c->info;
   status = splitkv_plan_get_info(c->plan, &c->info, &error);
   if (status != SPLITKV_OK) {
-    return library_error(name, status, &error);
+    return case_library_error(name, status, &error);
   }
   splitkv_limits limits;
   splitkv_limits_init(&limits);
@@ -177,7 +222,7 @@ int case_plan(tool_case *c, const problem_spec *spec, const char *name) {
   splitkv_sizes sizes = {0};
   status = splitkv_get_sizes(&c->problem, &limits, &sizes, &error);
   c->bound_bytes = sizes.workspace_bytes;
-  return status == SPLITKV_OK ? TOOL_OK : library_error(name, status, &error);
+  return status == SPLITKV_OK ? TOOL_OK : case_library_error(name, status, &error);
 }
 
 /* ── sizes ──────────────────────────────────────────────────────────────────────────────────── */
@@ -281,6 +326,7 @@ static int64_t invalid_id(const tool_case *c, int64_t i) {
 
 typedef struct page_source {
   int64_t kind, next, n_pages;
+  int64_t row_pages;    /* of the Ascend kernel's identity: each row begins at such a multiple */
   const int64_t *order; /* TABLE_SHUFFLED */
   uint64_t state;       /* TABLE_SHARED */
 } page_source;
@@ -302,6 +348,9 @@ static void fill_table(tool_case *c, page_source *source) {
     int64_t n = pages_of(c->kv_lens[r], p->page_size_tokens);
     if (c->table_offsets) {
       store_index(c, c->table_offsets, r, entry);
+    }
+    if (source->row_pages) {
+      source->next = r * source->row_pages;
     }
     for (int64_t i = 0; i < n; i++) {
       int64_t page = next_page(source);
@@ -351,6 +400,9 @@ static int build_table(tool_case *c) {
     }
   }
   source.order = order;
+  if (c->spec->device == PROBLEM_ASCEND && c->spec->table == TABLE_IDENTITY) {
+    source.row_pages = p->table_width;
+  }
   fill_table(c, &source);
   free(order);
   return 0;
@@ -397,18 +449,19 @@ int case_build(tool_case *c, const char *name, const splitkv_pool *pool) {
   return TOOL_OK;
 }
 
-int case_prepare(tool_case *c, const problem_spec *spec, const char *name,
-                 splitkv_threads **threads) {
-  int status = case_plan(c, spec, name);
-  if (status) {
-    return status;
-  }
+int case_build_threads(tool_case *c, const char *name, splitkv_threads **threads) {
   splitkv_error error = {0};
-  splitkv_status started = splitkv_threads_create(spec->threads, threads, &error);
+  splitkv_status started = splitkv_threads_create(c->spec->threads, threads, &error);
   if (started != SPLITKV_OK) {
     return tool_library_error("threads", started, &error);
   }
   return case_build(c, name, splitkv_threads_pool(*threads));
+}
+
+int case_prepare(tool_case *c, const problem_spec *spec, const char *name,
+                 splitkv_threads **threads) {
+  int status = case_plan(c, spec, name);
+  return status ? status : case_build_threads(c, name, threads);
 }
 
 void case_poison(tool_case *c) {
@@ -419,10 +472,10 @@ void case_poison(tool_case *c) {
 }
 
 const char *case_find_overrun(const tool_case *c) {
-  return !zones_are_intact(&c->workspace) ? "workspace"
-         : !zones_are_intact(&c->out)     ? "out"
-         : !zones_are_intact(&c->lse)     ? "lse"
-                                          : NULL;
+  return !zoned_is_intact(&c->workspace) ? "workspace"
+         : !zoned_is_intact(&c->out)     ? "out"
+         : !zoned_is_intact(&c->lse)     ? "lse"
+                                         : NULL;
 }
 
 splitkv_status case_run(tool_case *c, const splitkv_pool *pool, splitkv_error *error) {

@@ -41,6 +41,11 @@ typedef struct tool_case {
   splitkv_tensors tensors;
 } tool_case;
 
+/* Lengths and problem, as far as a problem for the Ascend kernel goes: no plan, no tensors. Returns
+ * TOOL_OK, or the status of the error line it printed, which begins with `name` where that is not
+ * "". Call case_free in either case. */
+int case_describe(tool_case *c, const problem_spec *spec, const char *name);
+
 /* Lengths, problem and plan; no tensors. Returns TOOL_OK, or the status of the error line it
  * printed, which begins with `name` where that is not "". Call case_free in either case. */
 int case_plan(tool_case *c, const problem_spec *spec, const char *name);
@@ -49,10 +54,18 @@ int case_plan(tool_case *c, const problem_spec *spec, const char *name);
  * as large as the plan says. The pool only makes it faster. */
 int case_build(tool_case *c, const char *name, const splitkv_pool *pool);
 
-/* All of the above, and the case's threads: what check and bench begin with. *threads is to be
- * destroyed in either case, as the case is to be freed. */
+/* The tensors of a planned or described case, and its threads, which are to be destroyed in either
+ * case. */
+int case_build_threads(tool_case *c, const char *name, splitkv_threads **threads);
+
+/* All of the above: what check and bench begin with. The case and *threads are to be released in
+ * either case. */
 int case_prepare(tool_case *c, const problem_spec *spec, const char *name,
                  splitkv_threads **threads);
+
+/* The library's message as an error line, after the word of the grammar that it is about. Returns
+ * the exit status. */
+int case_library_error(const char *name, splitkv_status status, const splitkv_error *error);
 
 /* Bytes that case_build takes; SIZE_MAX when that is no number. */
 size_t case_memory_bytes(const tool_case *c);
@@ -73,5 +86,7 @@ void case_free(tool_case *c);
 /* NULL when memory is short. */
 zoned zoned_allocate(size_t size_bytes);
 void zoned_free(zoned *buffer);
+/* Are the red zones as they were? */
+int zoned_is_intact(const zoned *buffer);
 
 #endif

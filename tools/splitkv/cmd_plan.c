@@ -179,15 +179,13 @@ static int print_for_machines(const tool_case *c, const selected_case *entry) {
 /* ── the command ────────────────────────────────────────────────────────────────────────────── */
 
 static int plan_chosen(const selection *chosen, int is_json) {
-  if (chosen->n_words == 0 && chosen->n_problems == 0) {
-    return tool_usage_error("plan: needs a problem, such as 'b=4 kv=8192'");
+  int status = TOOL_OK;
+  const selected_case *entry = selection_single(chosen, "plan", &status);
+  if (!entry) {
+    return status;
   }
-  if (chosen->n_cases != 1) {
-    return tool_usage_error("plan takes one problem, not %zu", chosen->n_cases);
-  }
-  const selected_case *entry = &chosen->cases[0];
   tool_case c = {0};
-  int status = case_plan(&c, &entry->spec, "");
+  status = case_plan(&c, &entry->spec, "");
   if (status == TOOL_OK) {
     status = is_json ? print_for_machines(&c, entry) : print_for_people(&c, entry);
   }

@@ -5,6 +5,7 @@
 #include "commands.h"
 #include "machine.h"
 #include "npy.h"
+#include "options.h"
 #include "problem_text.h"
 #include "run_input.h"
 #include "tool.h"
@@ -18,7 +19,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 const char cmd_run_help[] =
     "Computes out and lse of NumPy arrays, or of the tensors of a safetensors file.\n"
@@ -86,7 +86,6 @@ typedef struct run_options {
 
 /* Where the value of an option goes; NULL for an option that has none or is unknown. */
 static const char **value_place(run_options *options, const char *option) {
-  static const char name_prefix[] = "--name-";
   const struct {
     const char *option;
     const char **place;
@@ -99,13 +98,10 @@ static const char **value_place(run_options *options, const char *option) {
   for (int i = 0; i < N_WORD_OPTIONS; i++) {
     if (strcmp(option, word_options[i].option) == 0) return &options->words[i];
   }
-  const size_t n_prefix = sizeof name_prefix - 1;
-  const bool is_name = strncmp(option, name_prefix, n_prefix) == 0;
   for (int role = 0; role < RUN_N_ROLES; role++) {
-    const char *role_option = run_role_option((run_role)role);
-    if (is_name && strcmp(option + n_prefix, role_option + 2) == 0)
+    if (strcmp(option, run_role_name_option((run_role)role)) == 0)
       return &options->sources.names[role];
-    if (strcmp(option, role_option) == 0) return &options->sources.paths[role];
+    if (strcmp(option, run_role_option((run_role)role)) == 0) return &options->sources.paths[role];
   }
   return NULL;
 }
@@ -152,14 +148,8 @@ static int parse_options(int argc, char **argv, run_options *options) {
       status = parse_value_option(argc, argv, &i, options);
     if (status != TOOL_OK) return status;
   }
-  for (int role = 0; role < RUN_N_ROLES; role++) {
-    if (options->sources.names[role] != NULL && options->sources.tensors_path == NULL)
-      return tool_usage_error("--name-%s: is for tensors of a --tensors file",
-                              run_role_option((run_role)role) + 2);
-    if (options->sources.names[role] != NULL && options->sources.paths[role] != NULL)
-      return tool_usage_error("--name-%s: names a tensor where %s names a file",
-                              run_role_option((run_role)role) + 2, run_role_option((run_role)role));
-  }
+  const int status = run_sources_check(&options->sources);
+  if (status != TOOL_OK) return status;
   if (options->out_path == NULL) return tool_usage_error("--out FILE.npy is missing");
   return TOOL_OK;
 }
@@ -167,19 +157,10 @@ static int parse_options(int argc, char **argv, run_options *options) {
 static int parse_words(const run_options *options, problem_spec *spec) {
   for (int i = 0; i < N_WORD_OPTIONS; i++) {
     const char *value = options->words[i];
-    char text[96];
-    text_error error = {{0}};
-    if (value == NULL) continue;
-    const int n = snprintf(text, sizeof text, "%s=%s", word_options[i].word, value);
-    /* One word only; nothing that the grammar knows is as long as the buffer. */
-    if (value[strcspn(value, " \t\r\n\v\f")] != 0 || n < 0 || (size_t)n >= sizeof text)
-      return tool_usage_error("%s '%.40s': is no value for this option", word_options[i].option,
-                              value);
-    if (problem_spec_parse(spec, text, &error) == 0) continue;
-    /* "split=foo: must be ..." becomes "--split foo: must be ...". */
-    const char *sentence = strstr(error.message, ": ");
-    return tool_usage_error("%s %.40s: %s", word_options[i].option, value,
-                            sentence != NULL ? sentence + 2 : error.message);
+    const int status = value == NULL ? TOOL_OK
+                                     : options_read_word(spec, word_options[i].option,
+                                                         word_options[i].word, value);
+    if (status != TOOL_OK) return status;
   }
   return TOOL_OK;
 }
@@ -299,40 +280,17 @@ static int compute(run_job *job) {
 
 /* ── output ─────────────────────────────────────────────────────────────────────────────────── */
 
-/* An output that is also an input would be lost for the next run; that is rarely meant. */
-static int check_not_input(const run_options *options, const char *option, const char *path) {
-  struct stat output, input;
-  if (stat(path, &output) != 0 || !S_ISREG(output.st_mode)) return TOOL_OK;
-  for (int role = -1; role < RUN_N_ROLES; role++) {
-    const char *name = role < 0 ? options->sources.tensors_path : options->sources.paths[role];
-    if (name == NULL || stat(name, &input) != 0) continue;
-    if (input.st_dev == output.st_dev && input.st_ino == output.st_ino)
-      return tool_usage_error("%s %s: is the file of %s, which would be overwritten", option, path,
-                              role < 0 ? "--tensors" : run_role_option((run_role)role));
-  }
-  return TOOL_OK;
-}
-
 static int check_outputs(const run_options *options) {
   const struct {
     const char *option, *path;
   } outputs[] = {{"--out", options->out_path}, {"--lse", options->lse_path}};
   for (size_t i = 0; i < 2; i++) {
     if (outputs[i].path == NULL) continue;
-    int status = check_not_input(options, outputs[i].option, outputs[i].path);
+    int status = run_sources_check_output(&options->sources, outputs[i].option, outputs[i].path);
     if (status == TOOL_OK) status = tool_probe_output(outputs[i].option, outputs[i].path);
     if (status != TOOL_OK) return status;
   }
   return TOOL_OK;
-}
-
-static bool write_array(const char *path, array_dtype dtype, int n_dims, const int64_t *shape,
-                        const void *data, size_t size_bytes, output_file *output,
-                        file_error *error) {
-  char header[NPY_HEADER_BYTES];
-  const size_t header_bytes = npy_header(dtype, n_dims, shape, header);
-  return output_create(path, output, error) && output_write(output, header, header_bytes, error) &&
-         output_write(output, data, size_bytes, error) && output_flush(output, error);
 }
 
 /* Both files are complete on the disk before either is put in place. */
@@ -341,12 +299,12 @@ static int write_outputs(const run_job *job) {
   output_file out = {.descriptor = -1}, lse = {.descriptor = -1};
   file_error error;
   const char *option = "--out", *path = options->out_path;
-  bool ok = write_array(path, out_array_dtype(job->problem.dtype_out), 3, job->out_shape, job->out,
-                        job->out_bytes, &out, &error);
+  bool ok = npy_create(path, out_array_dtype(job->problem.dtype_out), 3, job->out_shape, job->out,
+                       job->out_bytes, &out, &error);
   if (ok && options->lse_path != NULL) {
     option = "--lse";
     path = options->lse_path;
-    ok = write_array(path, ARRAY_F32, 2, job->out_shape, job->lse, job->lse_bytes, &lse, &error);
+    ok = npy_create(path, ARRAY_F32, 2, job->out_shape, job->lse, job->lse_bytes, &lse, &error);
     if (ok && out.temporary != NULL && strcmp(out.path, lse.path) == 0)
       ok = file_fail(&error, "is the file of --out");
     ok = ok && output_commit(&lse, &error);

@@ -10,6 +10,7 @@ int cmd_plan(int argc, char **argv);
 int cmd_check(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_run(int argc, char **argv);
+int cmd_ascend(int argc, char **argv);
 
 /* What `splitkv help COMMAND` prints below the usage line: plain text, each line at most 80 wide,
  * ending in a newline. */
@@ -18,5 +19,6 @@ extern const char cmd_plan_help[];
 extern const char cmd_check_help[];
 extern const char cmd_bench_help[];
 extern const char cmd_run_help[];
+extern const char cmd_ascend_help[];
 
 #endif

@@ -14,28 +14,63 @@ typedef struct command {
   const char *arguments; /* as the usage line shows them */
   const char *summary;
   const char *help;
-  int has_grammar; /* its help ends with the problem grammar */
+  /* Its help ends with these parts of the problem grammar, up to a NULL. */
+  const char *grammar[2];
 } command;
 
 static const command commands[] = {
-    {"info", cmd_info, "[--json]", "CPU, kernel sets, which one is chosen and why", cmd_info_help,
-     0},
-    {"plan", cmd_plan, "[--json] PROBLEM",
-     "how a problem would run and the scratch memory it takes", cmd_plan_help, 1},
-    {"check", cmd_check,
+    {"info",
+     cmd_info,
+     "[--json]",
+     "CPU, kernel sets, which one is chosen and why",
+     cmd_info_help,
+     {NULL}},
+    {"plan",
+     cmd_plan,
+     "[--json] PROBLEM",
+     "how a problem would run and the scratch memory it takes",
+     cmd_plan_help,
+     {problem_grammar_help}},
+    {"check",
+     cmd_check,
      "[--json] [--json-file FILE]\n"
      "                     [PROBLEM... | --suite NAME...] [WORD...]",
-     "run and compare with a double-precision oracle", cmd_check_help, 1},
-    {"bench", cmd_bench,
+     "run and compare with a double-precision oracle",
+     cmd_check_help,
+     {problem_grammar_help}},
+    {"bench",
+     cmd_bench,
      "[--json] [--json-file FILE] [--plot FILE.svg]\n"
      "                     [--warm] [--small-pages] [--seconds S]\n"
      "                     [--vs PEER]... [--vs-timeout S]\n"
      "                     [PROBLEM... | --suite NAME...] [WORD...]",
-     "time, bandwidth, fraction of the machine's roof, and error", cmd_bench_help, 1},
-    {"run", cmd_run,
+     "time, bandwidth, fraction of the machine's roof, and error",
+     cmd_bench_help,
+     {problem_grammar_help}},
+    {"run",
+     cmd_run,
      "--q FILE --k FILE --v FILE --table FILE\n"
      "                   --kv-lens FILE --out FILE [OPTION...]",
-     "attention on your own tensors", cmd_run_help, 0},
+     "attention on your own tensors",
+     cmd_run_help,
+     {NULL}},
+    {"ascend",
+     cmd_ascend,
+     "plan [--words | --json] [--unchecked] PROBLEM\n"
+     "       splitkv ascend explain [--json] [--svg FILE.svg] PROBLEM\n"
+     "       splitkv ascend check [--json] [--json-file FILE] [--sizes WHICH]\n"
+     "                     [--offsets-times-splits] [--mask-by-pointer]\n"
+     "                     [--keep-empty-rows]\n"
+     "                     [PROBLEM... | --suite NAME...] [WORD...]\n"
+     "       splitkv ascend bench --kernel FILE.so [--runtime FILE.so]\n"
+     "                     [--device N] [--launches N] [--json] [--json-file FILE]\n"
+     "                     [PROBLEM... | --suite NAME...] [WORD...]\n"
+     "       splitkv ascend run (--kernel FILE.so [--runtime FILE.so] | --model)\n"
+     "                     --q FILE --k FILE --v FILE --table FILE\n"
+     "                     --kv-lens FILE --out FILE [OPTION...]",
+     "tiling, scratch memory and launch of the Ascend kernel, and its model",
+     cmd_ascend_help,
+     {problem_ascend_help, problem_grammar_help}},
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 
@@ -85,8 +120,10 @@ int tool_print_help(const char *command_name) {
     return unknown_command(command_name);
   }
   printf("usage: splitkv %s %s\n\n%s", entry->name, entry->arguments, entry->help);
-  if (entry->has_grammar) {
-    printf("\n%s", problem_grammar_help);
+  for (size_t i = 0; i < sizeof entry->grammar / sizeof *entry->grammar; i++) {
+    if (entry->grammar[i]) {
+      printf("\n%s", entry->grammar[i]);
+    }
   }
   return TOOL_OK;
 }

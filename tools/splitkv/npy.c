@@ -331,3 +331,11 @@ size_t npy_header(array_dtype dtype, int n_dims, const int64_t *shape,
   header[9] = (char)((size_bytes - PREFIX) >> 8);
   return size_bytes;
 }
+
+bool npy_create(const char *path, array_dtype dtype, int n_dims, const int64_t *shape,
+                const void *data, size_t size_bytes, output_file *output, file_error *error) {
+  char header[NPY_HEADER_BYTES];
+  const size_t header_bytes = npy_header(dtype, n_dims, shape, header);
+  return output_create(path, output, error) && output_write(output, header, header_bytes, error) &&
+         output_write(output, data, size_bytes, error) && output_flush(output, error);
+}

@@ -22,4 +22,9 @@ enum { NPY_HEADER_BYTES = 320 };
 size_t npy_header(array_dtype dtype, int n_dims, const int64_t *shape,
                   char header[NPY_HEADER_BYTES]);
 
+/* Creates an output that holds header and data, and puts it on the disk; committing it is the
+ * caller's. */
+bool npy_create(const char *path, array_dtype dtype, int n_dims, const int64_t *shape,
+                const void *data, size_t size_bytes, output_file *output, file_error *error);
+
 #endif

@@ -3,12 +3,13 @@
 
 #include "tool.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_RULES = 16 };
+enum { MAX_RULES = 32 }; /* a bit for each in options_parse */
 
 static int unknown_option(const char *argument, const option_rule *rules, size_t n_rules) {
   const char *names[MAX_RULES];
@@ -44,6 +45,52 @@ static int store_seconds(const option_rule *rule, const char *value) {
   return TOOL_OK;
 }
 
+static int store_number(const option_rule *rule, const char *value) {
+  option_number *number = rule->target;
+  char *end = NULL;
+  errno = 0;
+  long long n = strtoll(value, &end, 10);
+  if (end == value || *end || errno || n < number->low || n > number->high) {
+    return tool_usage_error("%s %.40s: must be a whole number %lld .. %lld", rule->name, value,
+                            (long long)number->low, (long long)number->high);
+  }
+  number->value = n;
+  return TOOL_OK;
+}
+
+static int store_choice(const option_rule *rule, const char *value) {
+  option_choice *choice = rule->target;
+  char list[96] = "";
+  size_t length = 0;
+  int n = 0;
+  for (; choice->names[n]; n++) {
+    if (strcmp(choice->names[n], value) == 0) {
+      choice->value = n;
+      return TOOL_OK;
+    }
+    const char *separator = n == 0 ? "" : choice->names[n + 1] ? ", " : " or ";
+    length += (size_t)snprintf(list + length, length < sizeof list ? sizeof list - length : 0,
+                               "%s%s", separator, choice->names[n]);
+  }
+  return tool_usage_error("%s %.40s: must be %s", rule->name, value, list);
+}
+
+int options_read_word(problem_spec *spec, const char *option, const char *word, const char *value) {
+  char text[96];
+  text_error error = {{0}};
+  int n = snprintf(text, sizeof text, "%s=%s", word, value);
+  /* One word only; nothing that the grammar knows is as long as the buffer. */
+  if (value[strcspn(value, " \t\r\n\v\f")] || n < 0 || (size_t)n >= sizeof text) {
+    return tool_usage_error("%s '%.40s': is no value for this option", option, value);
+  }
+  if (problem_spec_parse(spec, text, &error) == 0) {
+    return TOOL_OK;
+  }
+  /* "split=foo: must be ..." becomes "--split foo: must be ...". */
+  const char *sentence = strstr(error.message, ": ");
+  return tool_usage_error("%s %.40s: %s", option, value, sentence ? sentence + 2 : error.message);
+}
+
 static int store_item(const option_rule *rule, const char *value) {
   option_list *list = rule->target;
   for (size_t i = 0; i < list->n; i++) {
@@ -68,6 +115,12 @@ static int store_value(const option_rule *rule, const char *value, selection *ch
     return store_item(rule, value);
   case OPTION_SECONDS:
     return store_seconds(rule, value);
+  case OPTION_NUMBER:
+    return store_number(rule, value);
+  case OPTION_CHOICE:
+    return store_choice(rule, value);
+  case OPTION_WORD:
+    return options_read_word(rule->target, rule->name, rule->name + 2, value);
   case OPTION_SUITE:
     return selection_add_suite(chosen, value);
   case OPTION_FLAG:
@@ -83,7 +136,9 @@ int options_parse(int argc, char **argv, const option_rule *rules, size_t n_rule
   for (int i = 0; i < argc && status == TOOL_OK; i++) {
     const char *argument = argv[i];
     if (argument[0] != '-') {
-      status = selection_add_argument(chosen, argument);
+      status = chosen ? selection_add_argument(chosen, argument)
+                      : tool_usage_error("%.60s: is no option; this command takes options only",
+                                         argument);
       continue;
     }
     const option_rule *rule = find_rule(argument, rules, n_rules);
@@ -92,7 +147,9 @@ int options_parse(int argc, char **argv, const option_rule *rules, size_t n_rule
       return unknown_option(argument, rules, n_rules);
     }
     unsigned bit = 1u << (rule - rules);
-    if (given & bit && (rule->kind == OPTION_TEXT || rule->kind == OPTION_SECONDS)) {
+    int may_repeat =
+        rule->kind == OPTION_FLAG || rule->kind == OPTION_LIST || rule->kind == OPTION_SUITE;
+    if (given & bit && !may_repeat) {
       return tool_usage_error("%s: is given twice", rule->name);
     }
     given |= bit;

@@ -3,6 +3,8 @@
 
 #include "tool.h"
 
+#include <splitkv/ascend.h>
+
 #include <assert.h>
 #include <ctype.h>
 #include <float.h>
@@ -39,6 +41,18 @@ const char problem_grammar_help[] =
     "                   are allowed too, where the CPU has them and KV is bf16\n"
     "Numbers may end in k (1024) or M (1048576).\n";
 
+const char problem_ascend_help[] =
+    "Words of the Ascend kernel's problems, and their defaults:\n"
+    "  cores=24         cube cores of the device\n"
+    "  rule=guarded     guarded: long requests are split while the batch is at most\n"
+    "                   0.8 x cores; pr683: whatever the batch\n"
+    "  width=N          entries of a row of the block table; what the longest request\n"
+    "                   needs where left out\n"
+    "  pages=N          pages of the cache; b x width where left out\n"
+    "The kernel does f16 and bf16, layout nhd, a dense table of i32, dv = d, and its\n"
+    "rule splits: other values are refused, and so are isa= and arithmetic=. threads=\n"
+    "is the host's. With table=identity, page j of request r is page r x width + j.\n";
+
 /* ── the words ──────────────────────────────────────────────────────────────────────────────── */
 
 typedef struct choice {
@@ -68,6 +82,8 @@ static const choice data_choices[] = {
 static const choice index_choices[] = {{"i32", SPLITKV_I32}, {"i64", SPLITKV_I64}, {NULL, 0}};
 static const choice format_choices[] = {
     {"dense", SPLITKV_TABLE_DENSE}, {"csr", SPLITKV_TABLE_CSR}, {NULL, 0}};
+static const choice rule_choices[] = {
+    {"guarded", SPLITKV_ASCEND_GUARDED}, {"pr683", SPLITKV_ASCEND_PR683}, {NULL, 0}};
 
 typedef enum word_kind { WORD_NUMBER, WORD_CHOICE, WORD_KV, WORD_SPLIT, WORD_SCALE } word_kind;
 
@@ -77,19 +93,24 @@ typedef struct word {
   size_t offset;         /* of the int64_t in problem_spec: NUMBER, CHOICE */
   int64_t min, max;      /* NUMBER */
   const choice *choices; /* CHOICE */
+  unsigned devices;      /* FOR_CPU and FOR_ASCEND */
 } word;
+
+enum { FOR_CPU = 1u << PROBLEM_CPU, FOR_ASCEND = 1u << PROBLEM_ASCEND };
+#define FOR_ALL (FOR_CPU | FOR_ASCEND)
 
 /* Largest values: a batch whose lengths fit in memory, and totals that fit in 64 bits. */
 #define MAX_REQUESTS ((int64_t)1 << 24)
 #define MAX_KV_LEN ((int64_t)1 << 36)
 #define MAX_HEADS ((int64_t)INT32_MAX) /* the library's */
 #define MAX_PAGE_TOKENS ((int64_t)1 << 31)
+#define MAX_PAGES ((int64_t)1 << 36)
 #define MAX_SEED (((int64_t)1 << 53) - 1) /* JSON numbers are doubles */
 
-#define NUMBER(name, low, high)                                                                    \
-  { #name, WORD_NUMBER, offsetof(problem_spec, name), low, high, NULL }
-#define CHOICE(name, choices)                                                                      \
-  { #name, WORD_CHOICE, offsetof(problem_spec, name), 0, 0, choices }
+#define NUMBER(name, low, high, devices)                                                           \
+  { #name, WORD_NUMBER, offsetof(problem_spec, name), low, high, NULL, devices }
+#define CHOICE(name, choices, devices)                                                             \
+  { #name, WORD_CHOICE, offsetof(problem_spec, name), 0, 0, choices, devices }
 
 /* In the order in which problem_spec_format writes them. */
 enum {
@@ -115,32 +136,41 @@ enum {
   W_THREADS,
   W_ISA,
   W_ARITHMETIC,
+  W_CORES,
+  W_RULE,
+  W_WIDTH,
+  W_PAGES,
   N_WORDS
 };
+static_assert(N_WORDS <= 32, "problem_spec.given has a bit for each word");
 
 static const word words[N_WORDS] = {
-    [W_B] = NUMBER(b, 0, MAX_REQUESTS),
-    [W_HQ] = NUMBER(hq, 1, MAX_HEADS),
-    [W_HKV] = NUMBER(hkv, 1, MAX_HEADS),
-    [W_D] = NUMBER(d, 1, SPLITKV_MAX_HEAD_DIM),
-    [W_DV] = NUMBER(dv, 1, SPLITKV_MAX_HEAD_DIM),
-    [W_PAGE] = NUMBER(page, 1, MAX_PAGE_TOKENS),
-    [W_KV] = {"kv", WORD_KV, 0, 0, MAX_KV_LEN, NULL},
-    [W_DTYPE] = CHOICE(dtype, dtype_choices),
-    [W_DTYPE_Q] = CHOICE(dtype_q, dtype_choices),
-    [W_DTYPE_KV] = CHOICE(dtype_kv, dtype_choices),
-    [W_DTYPE_OUT] = CHOICE(dtype_out, dtype_choices),
-    [W_LAYOUT] = CHOICE(layout, layout_choices),
-    [W_SPLIT] = {"split", WORD_SPLIT, 0, 1, MAX_KV_LEN, NULL},
-    [W_TABLE] = CHOICE(table, table_choices),
-    [W_FORMAT] = CHOICE(format, format_choices),
-    [W_INDEX] = CHOICE(index, index_choices),
-    [W_DATA] = CHOICE(data, data_choices),
-    [W_SCALE] = {"scale", WORD_SCALE, 0, 0, 0, NULL},
-    [W_SEED] = NUMBER(seed, 0, MAX_SEED),
-    [W_THREADS] = NUMBER(threads, 1, SPLITKV_MAX_WORKERS),
-    [W_ISA] = CHOICE(isa, isa_choices),
-    [W_ARITHMETIC] = CHOICE(arithmetic, arithmetic_choices),
+    [W_B] = NUMBER(b, 0, MAX_REQUESTS, FOR_ALL),
+    [W_HQ] = NUMBER(hq, 1, MAX_HEADS, FOR_ALL),
+    [W_HKV] = NUMBER(hkv, 1, MAX_HEADS, FOR_ALL),
+    [W_D] = NUMBER(d, 1, SPLITKV_MAX_HEAD_DIM, FOR_ALL),
+    [W_DV] = NUMBER(dv, 1, SPLITKV_MAX_HEAD_DIM, FOR_ALL),
+    [W_PAGE] = NUMBER(page, 1, MAX_PAGE_TOKENS, FOR_ALL),
+    [W_KV] = {"kv", WORD_KV, 0, 0, MAX_KV_LEN, NULL, FOR_ALL},
+    [W_DTYPE] = CHOICE(dtype, dtype_choices, FOR_ALL),
+    [W_DTYPE_Q] = CHOICE(dtype_q, dtype_choices, FOR_ALL),
+    [W_DTYPE_KV] = CHOICE(dtype_kv, dtype_choices, FOR_ALL),
+    [W_DTYPE_OUT] = CHOICE(dtype_out, dtype_choices, FOR_ALL),
+    [W_LAYOUT] = CHOICE(layout, layout_choices, FOR_ALL),
+    [W_SPLIT] = {"split", WORD_SPLIT, 0, 1, MAX_KV_LEN, NULL, FOR_ALL},
+    [W_TABLE] = CHOICE(table, table_choices, FOR_ALL),
+    [W_FORMAT] = CHOICE(format, format_choices, FOR_ALL),
+    [W_INDEX] = CHOICE(index, index_choices, FOR_ALL),
+    [W_DATA] = CHOICE(data, data_choices, FOR_ALL),
+    [W_SCALE] = {"scale", WORD_SCALE, 0, 0, 0, NULL, FOR_ALL},
+    [W_SEED] = NUMBER(seed, 0, MAX_SEED, FOR_ALL),
+    [W_THREADS] = NUMBER(threads, 1, SPLITKV_MAX_WORKERS, FOR_ALL),
+    [W_ISA] = CHOICE(isa, isa_choices, FOR_CPU),
+    [W_ARITHMETIC] = CHOICE(arithmetic, arithmetic_choices, FOR_CPU),
+    [W_CORES] = NUMBER(cores, 1, SPLITKV_ASCEND_MAX_CORES, FOR_ASCEND),
+    [W_RULE] = CHOICE(rule, rule_choices, FOR_ASCEND),
+    [W_WIDTH] = NUMBER(width, 1, MAX_PAGES, FOR_ASCEND),
+    [W_PAGES] = NUMBER(pages, 1, MAX_PAGES, FOR_ASCEND),
 };
 
 static int64_t *field_of(problem_spec *spec, const word *rule) {
@@ -174,7 +204,8 @@ void problem_spec_init(problem_spec *spec) {
                          .seed = 1,
                          .kv_low = 4096,
                          .kv_high = 4096,
-                         .dtype = SPLITKV_F16};
+                         .dtype = SPLITKV_F16,
+                         .cores = 24};
 }
 
 void problem_spec_free(problem_spec *spec) {
@@ -369,17 +400,38 @@ static int parse_scale(problem_spec *spec, const char *text, text_error *error) 
 
 /* ── words ──────────────────────────────────────────────────────────────────────────────────── */
 
-static int fail_unknown_word(const char *text, const char *name, text_error *error) {
+static int is_known(const problem_spec *spec, const word *rule) {
+  return (rule->devices >> spec->device & 1u) != 0;
+}
+
+static int fail_unknown_word(const problem_spec *spec, const char *text, const char *name,
+                             text_error *error) {
   const char *names[N_WORDS];
+  size_t n = 0;
   for (int i = 0; i < N_WORDS; i++) {
-    names[i] = words[i].name;
+    if (is_known(spec, &words[i])) {
+      names[n++] = words[i].name;
+    }
   }
-  const char *near = tool_near_word(name, names, N_WORDS);
+  const char *near = tool_near_word(name, names, n);
   if (near) {
     return fail(error, "%.60s: unknown word '%.30s', did you mean '%s'?", text, name, near);
   }
-  return fail(error, "%.60s: unknown word '%.30s', 'splitkv help plan' lists the words", text,
-              name);
+  return fail(error, "%.60s: unknown word '%.30s', 'splitkv help %s' lists the words", text, name,
+              spec->device == PROBLEM_ASCEND ? "ascend" : "plan");
+}
+
+static int fail_other_device(const problem_spec *spec, const char *text, const char *name,
+                             text_error *error) {
+  return spec->device == PROBLEM_ASCEND
+             ? fail(error,
+                    "%.60s: '%s' is about the CPU's kernels; the Ascend kernel has no such "
+                    "choice",
+                    text, name)
+             : fail(error,
+                    "%.60s: '%s' is about the Ascend kernel, and known to the commands of "
+                    "'splitkv ascend' only",
+                    text, name);
 }
 
 static int parse_value(problem_spec *spec, const word *rule, const char *value, text_error *error) {
@@ -410,13 +462,16 @@ static int parse_word(problem_spec *spec, const char *text, text_error *error) {
     if (strcmp(words[i].name, name) != 0) {
       continue;
     }
+    if (!is_known(spec, &words[i])) {
+      return fail_other_device(spec, text, name, error);
+    }
     if (is_given(spec, i)) {
       return fail(error, "%.60s: '%s' is given twice", text, name);
     }
     spec->given |= 1u << i;
     return parse_value(spec, &words[i], equals + 1, error);
   }
-  return fail_unknown_word(text, name, error);
+  return fail_unknown_word(spec, text, name, error);
 }
 
 int problem_spec_parse(problem_spec *spec, const char *text, text_error *error) {
@@ -572,6 +627,10 @@ const char *problem_dtype_name(int64_t dtype) {
   return choice_name(dtype_choices, dtype);
 }
 
+const char *problem_rule_name(int64_t rule) {
+  return choice_name(rule_choices, rule);
+}
+
 void problem_split_text(int64_t policy, int64_t value, char *text, size_t capacity) {
   static const char *const names[] = {[SPLITKV_SPLIT_AUTO] = "auto",
                                       [SPLITKV_SPLIT_FIXED_SIZE] = "size",
@@ -625,8 +684,15 @@ static void append_word(text_buffer *buffer, const problem_spec *spec, const wor
   }
 }
 
-/* Q, KV and out have one type: a single word says it. */
-static int is_said_by_another(const problem_spec *spec, int index) {
+/* Words that a problem's full text leaves out: those of another device, those whose value is worked
+ * out from the lengths, and, where Q, KV and out have one type, all but the one that says it. */
+static int is_left_out(const problem_spec *spec, int index) {
+  if (!is_known(spec, &words[index])) {
+    return 1;
+  }
+  if (index == W_WIDTH || index == W_PAGES) {
+    return !is_given(spec, index);
+  }
   int is_one_dtype = spec->dtype_q == spec->dtype_kv && spec->dtype_q == spec->dtype_out &&
                      spec->dtype_q == spec->dtype;
   int is_part = index == W_DTYPE_Q || index == W_DTYPE_KV || index == W_DTYPE_OUT;
@@ -637,7 +703,7 @@ char *problem_spec_format(const problem_spec *spec, int only_given) {
   text_buffer buffer = {0};
   append(&buffer, "%s", "");
   for (int i = 0; i < N_WORDS; i++) {
-    if (only_given ? !is_given(spec, i) : is_said_by_another(spec, i)) {
+    if (only_given ? !is_given(spec, i) : is_left_out(spec, i)) {
       continue;
     }
     append(&buffer, "%s", buffer.length ? " " : "");

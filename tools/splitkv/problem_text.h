@@ -25,8 +25,12 @@ typedef struct kv_run {
 typedef enum table_kind { TABLE_IDENTITY = 0, TABLE_SHUFFLED = 1, TABLE_SHARED = 2 } table_kind;
 typedef enum data_kind { DATA_NORMAL = 0, DATA_ADVERSARIAL = 1 } data_kind;
 
+/* What is to compute a problem: some words are for one of them only. */
+typedef enum problem_device { PROBLEM_CPU = 0, PROBLEM_ASCEND = 1 } problem_device;
+
 typedef struct problem_spec {
-  uint32_t given; /* bit i: word i of the grammar was given */
+  problem_device device; /* set before the first word is read */
+  uint32_t given;        /* bit i: word i of the grammar was given */
   int64_t b, hq, hkv, d, dv, page, seed, threads;
   kv_kind kv;
   int64_t kv_low, kv_high;
@@ -42,6 +46,10 @@ typedef struct problem_spec {
   int64_t data;       /* data_kind */
   int64_t index;      /* splitkv_index_type */
   int64_t format;     /* splitkv_table_format */
+  int64_t cores;      /* PROBLEM_ASCEND: as the three below */
+  int64_t rule;       /* splitkv_ascend_rule */
+  int64_t pages;      /* of the cache; 0: as many as the table can name */
+  int64_t width;      /* entries of a row of the table; 0: what the longest request needs */
   double scale;
 } problem_spec;
 
@@ -49,7 +57,7 @@ typedef struct text_error {
   char message[240]; /* one sentence that names the word, its value and what would be right */
 } text_error;
 
-/* No word given. Takes no memory. */
+/* No word given, for the CPU. Takes no memory. */
 void problem_spec_init(problem_spec *spec);
 void problem_spec_free(problem_spec *spec);
 
@@ -76,10 +84,12 @@ int64_t *problem_spec_lengths(const problem_spec *spec);
 
 /* "f16", and "size:2048". */
 const char *problem_dtype_name(int64_t dtype);
+const char *problem_rule_name(int64_t rule);
 void problem_split_text(int64_t policy, int64_t value, char *text, size_t capacity);
 
-/* One line per word, for the help texts. */
+/* One line per word, for the help texts; and of the words that are for PROBLEM_ASCEND only. */
 extern const char problem_grammar_help[];
+extern const char problem_ascend_help[];
 
 /* A small generator, the same everywhere (splitmix64). */
 uint64_t random_next(uint64_t *state);

@@ -10,21 +10,26 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static const struct {
-  const char *option, *tensor;
+  const char *option, *name_option, *tensor;
   bool is_index; /* int32 or int64, else a tensor of the attention */
 } roles[RUN_N_ROLES] = {
-    [RUN_Q] = {"--q", "q", false},
-    [RUN_K] = {"--k", "k", false},
-    [RUN_V] = {"--v", "v", false},
-    [RUN_TABLE] = {"--table", "table", true},
-    [RUN_KV_LENS] = {"--kv-lens", "kv_lens", true},
-    [RUN_OFFSETS] = {"--offsets", "offsets", true},
+    [RUN_Q] = {"--q", "--name-q", "q", false},
+    [RUN_K] = {"--k", "--name-k", "k", false},
+    [RUN_V] = {"--v", "--name-v", "v", false},
+    [RUN_TABLE] = {"--table", "--name-table", "table", true},
+    [RUN_KV_LENS] = {"--kv-lens", "--name-kv-lens", "kv_lens", true},
+    [RUN_OFFSETS] = {"--offsets", "--name-offsets", "offsets", true},
 };
 
 const char *run_role_option(run_role role) {
   return roles[role].option;
+}
+
+const char *run_role_name_option(run_role role) {
+  return roles[role].name_option;
 }
 
 const char *run_role_tensor(run_role role) {
@@ -42,6 +47,30 @@ const char *run_input_source(const run_input *input, run_role role, char text[RU
     (void)snprintf(text, RUN_SOURCE_BYTES, "--tensors %s: tensor '%s'", input->sources.tensors_path,
                    tensor_name(input, role));
   return text;
+}
+
+int run_sources_check(const run_sources *sources) {
+  for (int role = 0; role < RUN_N_ROLES; role++) {
+    if (sources->names[role] != NULL && sources->tensors_path == NULL)
+      return tool_usage_error("%s: is for tensors of a --tensors file", roles[role].name_option);
+    if (sources->names[role] != NULL && sources->paths[role] != NULL)
+      return tool_usage_error("%s: names a tensor where %s names a file", roles[role].name_option,
+                              roles[role].option);
+  }
+  return TOOL_OK;
+}
+
+int run_sources_check_output(const run_sources *sources, const char *option, const char *path) {
+  struct stat output, input;
+  if (stat(path, &output) != 0 || !S_ISREG(output.st_mode)) return TOOL_OK;
+  for (int role = -1; role < RUN_N_ROLES; role++) {
+    const char *name = role < 0 ? sources->tensors_path : sources->paths[role];
+    if (name == NULL || stat(name, &input) != 0) continue;
+    if (input.st_dev == output.st_dev && input.st_ino == output.st_ino)
+      return tool_usage_error("%s %s: is the file of %s, which would be overwritten", option, path,
+                              role < 0 ? "--tensors" : run_role_option((run_role)role));
+  }
+  return TOOL_OK;
 }
 
 /* ── reading ────────────────────────────────────────────────────────────────────────────────── */
@@ -317,6 +346,44 @@ void run_input_tensors(const run_input *input, splitkv_tensors *tensors) {
   tensors->table_entries = input->arrays[RUN_TABLE].n_elements;
 }
 
+/* ── the Ascend kernel's table ──────────────────────────────────────────────────────────────── */
+
+int run_input_check_pages(const run_input *input, const splitkv_problem *problem) {
+  char source[RUN_SOURCE_BYTES];
+  const file_array *table = &input->arrays[RUN_TABLE], *kv_lens = &input->arrays[RUN_KV_LENS];
+  const int64_t page = problem->page_size_tokens;
+  for (int64_t r = 0; r < kv_lens->n_elements; r++) {
+    const int64_t kv_len = load_index(kv_lens, r);
+    for (int64_t i = 0; i * page < kv_len; i++) {
+      const int64_t id = load_index(table, r * problem->table_width + i);
+      if (id >= 0 && id < problem->n_pages) continue;
+      return tool_usage_error("%s: entry [%" PRId64 ", %" PRId64 "] is page %" PRId64
+                              ", and the cache has %" PRId64 " pages",
+                              run_input_source(input, RUN_TABLE, source), r, i, id,
+                              problem->n_pages);
+    }
+  }
+  return TOOL_OK;
+}
+
+int run_input_narrow_table(run_input *input) {
+  file_array *table = &input->arrays[RUN_TABLE];
+  if (table->dtype == ARRAY_I32) return TOOL_OK;
+  const size_t count = (size_t)table->n_elements;
+  int32_t *copy = calloc(count + 1, sizeof *copy);
+  if (copy == NULL) return tool_unsupported("no memory for %zu page ids", count);
+  for (int64_t i = 0; i < table->n_elements; i++) {
+    const int64_t id = load_index(table, i);
+    copy[i] = id < INT32_MIN || id > INT32_MAX ? -1 : (int32_t)id;
+  }
+  free(table->copy);
+  table->copy = copy;
+  table->data = copy;
+  table->dtype = ARRAY_I32;
+  table->size_bytes = count * sizeof *copy;
+  return TOOL_OK;
+}
+
 /* ── errors of the library ──────────────────────────────────────────────────────────────────── */
 
 /* The tensor whose values or shape a status is about. */
@@ -338,6 +405,11 @@ static const struct {
     {SPLITKV_ERROR_TABLE_SHORT, RUN_OFFSETS},
     {SPLITKV_ERROR_KV_LEN, RUN_KV_LENS},
     {SPLITKV_ERROR_KV_LEN_TABLE, RUN_KV_LENS},
+    {SPLITKV_ERROR_ASCEND_DTYPE, RUN_Q},
+    {SPLITKV_ERROR_ASCEND_HEAD_DIM, RUN_Q},
+    {SPLITKV_ERROR_ASCEND_HEAD_DIMS, RUN_V},
+    {SPLITKV_ERROR_ASCEND_TABLE, RUN_TABLE},
+    {SPLITKV_ERROR_ASCEND_EMPTY, RUN_KV_LENS},
 };
 
 int run_input_library_error(const run_input *input, splitkv_status status,

@@ -19,8 +19,9 @@ typedef enum run_role {
   RUN_N_ROLES
 } run_role;
 
-/* "--q", "--kv-lens"; and the tensor's name in a safetensors file, "q", "kv_lens". */
+/* "--q", "--kv-lens"; "--name-q"; and the tensor's name in a safetensors file, "q", "kv_lens". */
 const char *run_role_option(run_role role);
+const char *run_role_name_option(run_role role);
 const char *run_role_tensor(run_role role);
 
 /* What the command line says about the input. */
@@ -30,6 +31,12 @@ typedef struct run_sources {
   const char *tensors_path;       /* a safetensors file, or NULL */
   bool is_bf16;                   /* uint16 .npy arrays hold bfloat16 */
 } run_sources;
+
+/* Do the options agree with each other? Exit status of the error line. */
+int run_sources_check(const run_sources *sources);
+/* An output that is also an input would be lost for the next run; that is rarely meant. Exit status
+ * of the error line. */
+int run_sources_check_output(const run_sources *sources, const char *option, const char *path);
 
 typedef struct run_input {
   run_sources sources;
@@ -53,6 +60,14 @@ int run_input_describe(run_input *input, splitkv_problem *problem, splitkv_batch
 
 /* The tensors for splitkv_run; out and lse are the caller's. */
 void run_input_tensors(const run_input *input, splitkv_tensors *tensors);
+
+/* Does every page id of the used part of a dense table name a page of the cache? The lengths are
+ * known to fit in the table. For kernels that look at no id before they load from its page. Exit
+ * status as above. */
+int run_input_check_pages(const run_input *input, const splitkv_problem *problem);
+/* Makes the table one of int32. Ids that do not fit, which run_input_check_pages allows where
+ * nobody reads them, become -1. Exit status as above. */
+int run_input_narrow_table(run_input *input);
 
 /* Where a role's values come from, for messages: "--q Q.npy", or "--tensors F: tensor 'q'". Writes
  * to text and returns it. */

@@ -56,6 +56,7 @@ int selection_add_argument(selection *chosen, const char *argument) {
   text_error error;
   problem_spec one;
   problem_spec_init(&one);
+  one.device = chosen->words.device;
   int is_bad = problem_spec_parse(&one, argument, &error);
   const char *common = is_bad ? NULL : problem_spec_common_word(&one, &chosen->words);
   problem_spec_free(&one);
@@ -77,18 +78,22 @@ int selection_add_suite(selection *chosen, const char *name) {
       return tool_usage_error("--suite %s: is given twice", name);
     }
   }
-  if (suite_find(name)) {
+  unsigned uses = chosen->words.device == PROBLEM_ASCEND ? SUITE_ASCEND : SUITE_BOTH;
+  const suite *found = suite_find(name);
+  if (found && suite_has(found, uses)) {
     return push(&chosen->suites, &chosen->n_suites, name);
   }
   const char *names[16];
   char list[128] = "";
-  size_t length = 0;
-  for (size_t i = 0; i < n_suites && i < 16 && length < sizeof list; i++) {
-    names[i] = suites[i].name;
-    length += (size_t)snprintf(list + length, sizeof list - length, "%s%s", i ? ", " : "",
-                               suites[i].name);
+  size_t length = 0, n = 0;
+  for (size_t i = 0; i < n_suites && n < 16 && length < sizeof list; i++) {
+    if (suite_has(&suites[i], uses)) {
+      length += (size_t)snprintf(list + length, sizeof list - length, "%s%s", n ? ", " : "",
+                                 suites[i].name);
+      names[n++] = suites[i].name;
+    }
   }
-  const char *near = tool_near_word(name, names, n_suites);
+  const char *near = tool_near_word(name, names, n);
   return tool_usage_error("--suite %s: must be one of %s%s%s%s", name, list,
                           near ? " (did you mean " : "", near ? near : "", near ? "?)" : "");
 }
@@ -116,6 +121,7 @@ static int add_case(selection *chosen, const char *suite_name, const char *name,
   selected_case *entry = &larger[chosen->n_cases];
   *entry = (selected_case){0};
   problem_spec_init(&entry->spec);
+  entry->spec.device = chosen->words.device;
   chosen->n_cases++;
   text_error error;
   if (problem_spec_parse(&entry->spec, text, &error)) {
@@ -161,6 +167,18 @@ int selection_finish(selection *chosen, unsigned uses) {
     status = add_case(chosen, NULL, NULL, "");
   }
   return status;
+}
+
+const selected_case *selection_single(const selection *chosen, const char *command, int *status) {
+  if (chosen->n_words == 0 && chosen->n_problems == 0) {
+    *status = tool_usage_error("%s: needs a problem, such as 'b=4 kv=8192'", command);
+    return NULL;
+  }
+  if (chosen->n_cases != 1) {
+    *status = tool_usage_error("%s takes one problem, not %zu", command, chosen->n_cases);
+    return NULL;
+  }
+  return &chosen->cases[0];
 }
 
 void selection_print_footer(const selection *chosen, int n_done, int n_failed, double seconds) {

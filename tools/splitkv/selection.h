@@ -31,6 +31,7 @@ typedef struct selection {
   size_t n_cases;
 } selection;
 
+/* For the CPU; chosen->words.device may be set to another one then. */
 void selection_init(selection *chosen);
 void selection_free(selection *chosen);
 
@@ -40,6 +41,9 @@ int selection_add_suite(selection *chosen, const char *name);
 /* Makes the cases. `uses` are the suite cases wanted (suites.h). Nothing named: one case with the
  * defaults. */
 int selection_finish(selection *chosen, unsigned uses);
+/* The one case of a command that takes one problem, which has to be given; NULL, with *status that
+ * of the error line it printed, where there is none or are several. */
+const selected_case *selection_single(const selection *chosen, const char *command, int *status);
 
 /* "3 passed, 1 failed, stopped after 4 of 9 cases in 1.5 s", without a newline. */
 void selection_print_footer(const selection *chosen, int n_done, int n_failed, double seconds);

@@ -8,27 +8,27 @@
 /* The shapes of the pull request whose scratch memory was a guess: its benchmark and, from
  * "acc_", its accuracy test. */
 static const suite_case pr683[] = {
-    {"b1_h16_kv8_s2048", P "b=1 hq=16 hkv=8 kv=2048", SUITE_BOTH},
-    {"b1_h16_kv8_s4096", P "b=1 hq=16 hkv=8 kv=4096", SUITE_BOTH},
-    {"b1_h32_kv8_s2048", P "b=1 hq=32 hkv=8 kv=2048", SUITE_BOTH},
-    {"b1_h32_kv8_s4096", P "b=1 hq=32 hkv=8 kv=4096", SUITE_BOTH},
-    {"b1_h32_kv8_s8192", P "b=1 hq=32 hkv=8 kv=8192", SUITE_BOTH},
-    {"b1_h40_kv8_s2048", P "b=1 hq=40 hkv=8 kv=2048", SUITE_BOTH},
-    {"b1_h64_kv8_s2048", P "b=1 hq=64 hkv=8 kv=2048", SUITE_BOTH},
-    {"b1_h32_kv32_s2048", P "b=1 hq=32 hkv=32 kv=2048", SUITE_BOTH},
-    {"b4_h32_kv8_s2048", P "b=4 hq=32 hkv=8 kv=2048", SUITE_BOTH},
-    {"b8_h32_kv8_s2048", P "b=8 hq=32 hkv=8 kv=2048", SUITE_BOTH},
-    {"b16_h32_kv8_s2048", P "b=16 hq=32 hkv=8 kv=2048", SUITE_BOTH},
-    {"b32_h32_kv8_s2048", P "b=32 hq=32 hkv=8 kv=2048", SUITE_BOTH},
-    {"b64_h32_kv8_s2048", P "b=64 hq=32 hkv=8 kv=2048", SUITE_BOTH},
-    {"b256_h16_kv1_s8192", P "b=256 hq=16 hkv=1 kv=8192", SUITE_BOTH},
-    {"acc_b1_h32_kv8_s128", P "b=1 hq=32 hkv=8 kv=128", SUITE_CHECK},
-    {"acc_b4_h32_kv8_s512", P "b=4 hq=32 hkv=8 kv=512", SUITE_CHECK},
-    {"acc_b2_h8_kv8_s256", P "b=2 hq=8 hkv=8 kv=256", SUITE_CHECK},
-    {"acc_b8_h32_kv8_s1024", P "b=8 hq=32 hkv=8 kv=1024", SUITE_CHECK},
-    {"acc_b1_h32_kv8_s2048", P "b=1 hq=32 hkv=8 kv=2048", SUITE_CHECK},
-    {"acc_b4_h64_kv8_s1024", P "b=4 hq=64 hkv=8 kv=1024", SUITE_CHECK},
-    {"acc_b256_h16_kv1_s8192", P "b=256 hq=16 hkv=1 kv=8192", SUITE_CHECK},
+    {"b1_h16_kv8_s2048", P "b=1 hq=16 hkv=8 kv=2048", SUITE_ALL},
+    {"b1_h16_kv8_s4096", P "b=1 hq=16 hkv=8 kv=4096", SUITE_ALL},
+    {"b1_h32_kv8_s2048", P "b=1 hq=32 hkv=8 kv=2048", SUITE_ALL},
+    {"b1_h32_kv8_s4096", P "b=1 hq=32 hkv=8 kv=4096", SUITE_ALL},
+    {"b1_h32_kv8_s8192", P "b=1 hq=32 hkv=8 kv=8192", SUITE_ALL},
+    {"b1_h40_kv8_s2048", P "b=1 hq=40 hkv=8 kv=2048", SUITE_ALL},
+    {"b1_h64_kv8_s2048", P "b=1 hq=64 hkv=8 kv=2048", SUITE_ALL},
+    {"b1_h32_kv32_s2048", P "b=1 hq=32 hkv=32 kv=2048", SUITE_ALL},
+    {"b4_h32_kv8_s2048", P "b=4 hq=32 hkv=8 kv=2048", SUITE_ALL},
+    {"b8_h32_kv8_s2048", P "b=8 hq=32 hkv=8 kv=2048", SUITE_ALL},
+    {"b16_h32_kv8_s2048", P "b=16 hq=32 hkv=8 kv=2048", SUITE_ALL},
+    {"b32_h32_kv8_s2048", P "b=32 hq=32 hkv=8 kv=2048", SUITE_ALL},
+    {"b64_h32_kv8_s2048", P "b=64 hq=32 hkv=8 kv=2048", SUITE_ALL},
+    {"b256_h16_kv1_s8192", P "b=256 hq=16 hkv=1 kv=8192", SUITE_ALL},
+    {"acc_b1_h32_kv8_s128", P "b=1 hq=32 hkv=8 kv=128", SUITE_CHECK | SUITE_ASCEND_CHECK},
+    {"acc_b4_h32_kv8_s512", P "b=4 hq=32 hkv=8 kv=512", SUITE_CHECK | SUITE_ASCEND_CHECK},
+    {"acc_b2_h8_kv8_s256", P "b=2 hq=8 hkv=8 kv=256", SUITE_CHECK | SUITE_ASCEND_CHECK},
+    {"acc_b8_h32_kv8_s1024", P "b=8 hq=32 hkv=8 kv=1024", SUITE_CHECK | SUITE_ASCEND_CHECK},
+    {"acc_b1_h32_kv8_s2048", P "b=1 hq=32 hkv=8 kv=2048", SUITE_CHECK | SUITE_ASCEND_CHECK},
+    {"acc_b4_h64_kv8_s1024", P "b=4 hq=64 hkv=8 kv=1024", SUITE_CHECK | SUITE_ASCEND_CHECK},
+    {"acc_b256_h16_kv1_s8192", P "b=256 hq=16 hkv=1 kv=8192", SUITE_CHECK | SUITE_ASCEND_CHECK},
 };
 
 /* Lengths of every sort in one batch, in every layout, table and policy. */
@@ -135,6 +135,60 @@ static const suite_case long_context[] = {
     {"s1M", P "hq=8 hkv=2 kv=1M", SUITE_BOTH},
 };
 
+/* What the Ascend kernel was never tested on: ragged lengths, empty requests, partial pages, tables
+ * that are not the identity, pages other than 128, channels other than 128, cores other than 24,
+ * splits beside a tail, bf16. A case has a rule where the other one plans the same. */
+#define A SUITE_ASCEND_CHECK
+#define AB SUITE_ASCEND
+static const suite_case ascend[] = {
+    {"one_token", "b=1 hq=8 hkv=2 d=64 page=16 kv=1", A},
+    {"one_token_each", "b=33 hq=8 hkv=8 d=64 page=16 kv=1 table=shuffled", A},
+    {"empty_between", "kv=0,5,0,0,700,17,0 hq=8 hkv=2 d=64 page=16", A},
+    {"empty_first_split", "kv=0,0,2048,300 hq=4 hkv=1 cores=8 rule=pr683 d=64", A},
+    {"empty_last_bf16", "kv=2048,300,0,0 hq=4 hkv=1 cores=8 d=64 dtype=bf16", A},
+    {"page_edges", "kv=127,128,129,255,256,257,1,383 hq=16 hkv=4 table=shuffled", A},
+    {"tile_edges", "kv=1,15,16,17,31,33,63,64,65,127,129 hq=8 hkv=1 d=64 page=16", A},
+    {"ragged_tail", "b=29 kv=1..900 hq=32 hkv=1 d=64 table=shuffled", AB},
+    {"ragged_gqa", "b=32 kv=0..600 hq=32 hkv=8 d=64 table=shuffled", AB},
+    {"ragged_mha_bf16", "b=9 kv=1..500 hq=16 hkv=16 d=64 page=64 dtype=bf16 table=shuffled", A},
+    {"split_ragged", "kv=4096,1,300,0,2500 hq=8 hkv=1 cores=16 d=64 table=shuffled", AB},
+    {"split_ragged_bf16", "kv=4096,1,300,0,2500 hq=8 hkv=1 cores=16 d=64 dtype=bf16", A},
+    {"split_by_pr683", "b=20 kv=0..3000 hq=4 hkv=1 d=32 cores=8 rule=pr683 table=shuffled", AB},
+    {"split_by_pr683_kept_whole", "b=20 kv=0..3000 hq=4 hkv=1 d=32 cores=8 table=shuffled", A},
+    {"split_by_pr683_bf16", "b=24 kv=2048 hq=4 hkv=2 d=64 cores=8 rule=pr683 dtype=bf16", A},
+    {"split_few_heads", "b=2 hq=8 hkv=8 kv=256", A},
+    {"split_one_slot", "b=1 hq=4 hkv=1 kv=100 d=64", A},
+    {"split_partial_last", "b=1 hq=8 hkv=2 kv=2001 d=64 page=32 table=shuffled", A},
+    {"split_then_one_page", "kv=2000,16 hq=4 hkv=4 page=16 d=64 cores=12 table=shuffled", A},
+    {"shared", "b=24 kv=100..700 hq=16 hkv=4 d=64 page=32 table=shared pages=60", A},
+    {"shared_split", "b=3 kv=100..3000 hq=4 hkv=2 d=64 page=64 table=shared pages=20", A},
+    {"one_shared_page", "b=7 kv=1..600 hq=12 hkv=4 page=16 d=64 table=shared pages=1", A},
+    {"page_16", "kv=300,7,65 hq=16 hkv=8 page=16 table=shuffled", A},
+    {"page_32", "kv=300,7,65 hq=16 hkv=8 page=32 table=shuffled dtype=bf16", A},
+    {"page_48", "kv=300,7,65 hq=16 hkv=8 page=48 table=shuffled", A},
+    {"page_64_wide_row", "kv=300,7,65 hq=16 hkv=8 page=64 width=40 table=shuffled", A},
+    {"page_256", "kv=700,7,256 hq=16 hkv=8 page=256 d=64 table=shuffled", A},
+    {"d16", "kv=31,33,128 hq=16 hkv=1 d=16 page=16 table=shuffled", A},
+    {"d32_bf16", "kv=31,33,128 hq=16 hkv=2 d=32 page=16 dtype=bf16 table=shuffled", A},
+    {"d80", "kv=300,65 hq=8 hkv=2 d=80 page=16 table=shuffled", A},
+    {"d96_cores_40", "kv=300,65 hq=40 hkv=8 d=96 cores=40 table=shuffled", A},
+    {"d192", "kv=300,65 hq=32 hkv=4 d=192 page=64 table=shuffled", A},
+    {"d256", "kv=300,65 hq=16 hkv=4 d=256 page=64 table=shuffled", A},
+    {"d256_split", "b=1 kv=1500 hq=8 hkv=8 d=256 page=64 dtype=bf16", A},
+    {"group_3", "b=5 kv=1..400 hq=9 hkv=3 d=64 page=16 table=shuffled", A},
+    {"group_7_chunks", "b=3 kv=1..400 hq=14 hkv=2 d=64 cores=20 table=shuffled", A},
+    {"group_64", "b=2 kv=513,64 hq=64 hkv=1 d=64 table=shuffled", A},
+    {"cores_1", "b=3 kv=1..600 hq=8 hkv=2 d=64 cores=1", A},
+    {"cores_2_tail", "b=5 kv=1..600 hq=8 hkv=2 d=64 cores=2 dtype=bf16", A},
+    {"cores_20", "b=16 kv=1..500 hq=32 hkv=8 d=64 cores=20 table=shuffled", A},
+    {"cores_48", "b=1 kv=3000 hq=8 hkv=2 d=64 cores=48 table=shuffled", A},
+    {"small_scale", "b=6 kv=1..600 hq=8 hkv=2 d=64 scale=0.001", A},
+    {"negative_scale_split", "b=1 kv=1..900 hq=8 hkv=2 d=64 scale=-0.5", A},
+    {"adversarial", "b=6 kv=1..900 hq=16 hkv=4 d=64 data=adversarial table=shuffled", A},
+};
+#undef A
+#undef AB
+
 #define SUITE(name, cases, summary)                                                                \
   { name, summary, cases, sizeof cases / sizeof cases[0] }
 
@@ -143,6 +197,8 @@ const suite suites[] = {
     SUITE("ragged", ragged, "lengths from 0 to 131072 in one batch; tables, policies, layouts"),
     SUITE("odd", odd, "groups 1 to 128, d and dv 1 to 576, pages 1 to 20000"),
     SUITE("long", long_context, "up to 1 M tokens"),
+    SUITE("ascend", ascend,
+          "for 'splitkv ascend': what the pull request's kernel was never run on"),
 };
 const size_t n_suites = sizeof suites / sizeof suites[0];
 
@@ -153,4 +209,13 @@ const suite *suite_find(const char *name) {
     }
   }
   return NULL;
+}
+
+int suite_has(const suite *s, unsigned uses) {
+  for (size_t i = 0; i < s->n_cases; i++) {
+    if (s->cases[i].uses & uses) {
+      return 1;
+    }
+  }
+  return 0;
 }

@@ -7,7 +7,15 @@
 #include <stddef.h>
 
 /* Which commands a case is for. */
-enum { SUITE_CHECK = 1, SUITE_BENCH = 2, SUITE_BOTH = 3 };
+enum {
+  SUITE_CHECK = 1,
+  SUITE_BENCH = 2,
+  SUITE_BOTH = 3,
+  SUITE_ASCEND_CHECK = 4,
+  SUITE_ASCEND_BENCH = 8,
+  SUITE_ASCEND = 12,
+  SUITE_ALL = 15
+};
 
 typedef struct suite_case {
   const char *name;    /* unique in the suite, no blanks */
@@ -27,5 +35,8 @@ extern const size_t n_suites;
 
 /* NULL where there is none of that name. */
 const suite *suite_find(const char *name);
+
+/* Does it have a case for any of these uses? */
+int suite_has(const suite *s, unsigned uses);
 
 #endif

@@ -29,6 +29,18 @@ void table_row(const table_column *columns, size_t n_columns, const char *const 
   fflush(stdout);
 }
 
+void table_count_text(uint64_t n, char *text, size_t capacity) {
+  char digits[24];
+  size_t length = (size_t)snprintf(digits, sizeof digits, "%llu", (unsigned long long)n), used = 0;
+  for (size_t i = 0; i < length && used + 2 < capacity; i++) {
+    if (i > 0 && (length - i) % 3 == 0) {
+      text[used++] = ',';
+    }
+    text[used++] = digits[i];
+  }
+  text[used] = '\0';
+}
+
 typedef struct unit {
   double size;
   const char *name;

@@ -5,6 +5,7 @@
 #define SPLITKV_TOOL_TABLE_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 typedef struct table_column {
   const char *title;
@@ -17,6 +18,8 @@ void table_header(const table_column *columns, size_t n_columns);
 /* Prints one row, [n_columns] cells; flushes, so that people see it at once. */
 void table_row(const table_column *columns, size_t n_columns, const char *const *cells);
 
+/* "46,137,344" */
+void table_count_text(uint64_t n, char *text, size_t capacity);
 /* "1.1 GB", "46.9 MB", "512 B". */
 void table_bytes_text(double bytes, char *text, size_t capacity);
 /* "1.23 s", "17.1 ms", "85.2 us". */

@@ -82,8 +82,13 @@ int tool_library_error(const char *context, splitkv_status status, const splitkv
   if (error && error->status == status && error->message[0]) {
     text = error->message;
   }
-  int is_missing_here = status == SPLITKV_ERROR_ISA_UNAVAILABLE ||
-                        status == SPLITKV_ERROR_OUT_OF_MEMORY || status == SPLITKV_ERROR_THREADS;
+  static const splitkv_status missing_here[] = {
+      SPLITKV_ERROR_ISA_UNAVAILABLE, SPLITKV_ERROR_OUT_OF_MEMORY, SPLITKV_ERROR_THREADS,
+      SPLITKV_ERROR_ASCEND_LIBRARY,  SPLITKV_ERROR_ASCEND_SYMBOL, SPLITKV_ERROR_ASCEND_RUNTIME};
+  int is_missing_here = 0;
+  for (size_t i = 0; i < sizeof missing_here / sizeof missing_here[0]; i++) {
+    is_missing_here |= status == missing_here[i];
+  }
   return is_missing_here ? tool_unsupported("%s%s%s", context, separator, text)
                          : tool_usage_error("%s%s%s", context, separator, text);
 }
@@ -157,19 +162,21 @@ int tool_print_json(const cJSON *json) {
   return failed ? tool_usage_error("cannot write to stdout: %s", strerror(errno)) : TOOL_OK;
 }
 
-int tool_write_json(const cJSON *json, const char *option, const char *path) {
-  char *text = json_text(json);
-  if (!text) {
-    return TOOL_UNSUPPORTED;
-  }
+int tool_write_file(const void *data, size_t size_bytes, const char *option, const char *path) {
   output_file output;
   file_error error;
   int ok = output_create(path, &output, &error) &&
-           output_write(&output, text, strlen(text), &error) && output_flush(&output, &error) &&
+           output_write(&output, data, size_bytes, &error) && output_flush(&output, &error) &&
            output_commit(&output, &error);
   output_abandon(&output);
-  free(text);
   return ok ? TOOL_OK : tool_file_error(option, path, &error);
+}
+
+int tool_write_json(const cJSON *json, const char *option, const char *path) {
+  char *text = json_text(json);
+  int status = text ? tool_write_file(text, strlen(text), option, path) : TOOL_UNSUPPORTED;
+  free(text);
+  return status;
 }
 
 cJSON *tool_json_report(const char *command) {

@@ -34,7 +34,8 @@ int tool_unsupported(const char *format, ...);
 int tool_file_error(const char *option, const char *path, const struct file_error *error);
 
 /* The library's own message as such a line, after "context: " where context is not "". Returns
- * TOOL_UNSUPPORTED for an instruction set or memory that is missing here, else TOOL_USAGE. */
+ * TOOL_UNSUPPORTED for an instruction set, memory or a library that is missing here, else
+ * TOOL_USAGE. */
 int tool_library_error(const char *context, splitkv_status status, const splitkv_error *error);
 
 /* Can a file be put at an option's path? To be asked before long work whose result goes there;
@@ -45,8 +46,9 @@ int tool_probe_output(const char *option, const char *path);
  * error line it printed. */
 int tool_print_json(const struct cJSON *json);
 
-/* The same to the file of an option such as "--json-file", which is replaced whole or not at all.
- */
+/* Bytes, or a JSON value as text, to the file of an option such as "--json-file", which is replaced
+ * whole or not at all. Return as above. */
+int tool_write_file(const void *data, size_t size_bytes, const char *option, const char *path);
 int tool_write_json(const struct cJSON *json, const char *option, const char *path);
 
 /* The last error line without "splitkv: "; "" where there was none. */
