@@ -70,26 +70,27 @@ static int prepare(checked *k, const check_options *options) {
   return status;
 }
 
-/* " o_core up to byte 46,137,344 (42,401,792 past its end)", for each buffer that the launch would
- * have left. */
+/* " o_core from byte 3,735,552 up to 46,137,344 (42,401,792 past its end)", for each buffer that
+ * the launch would have left. */
 static void list_reaches(const checked *k, char *text, size_t capacity) {
   size_t length = 0;
   text[0] = '\0';
   for (int i = 0; i < SPLITKV_ASCEND_N_BUFFERS && length < capacity; i++) {
     uint64_t bytes = k->l.memory.bytes[i], end = k->report.high_water[i];
     int64_t low = k->report.lowest_outside[i];
-    char reach[32], past[32];
+    char from[32], reach[32], past[32];
     const char *name = splitkv_ascend_buffer_name((splitkv_ascend_buffer)i);
     const char *separator = length ? "," : "";
     if (low == INT64_MAX) {
       continue;
     }
     if (end > bytes) {
+      table_count_text((uint64_t)low, from, sizeof from);
       table_count_text(end, reach, sizeof reach);
       table_count_text(end - bytes, past, sizeof past);
-      length +=
-          (size_t)snprintf(text + length, capacity - length,
-                           "%s %s up to byte %s (%s past its end)", separator, name, reach, past);
+      length += (size_t)snprintf(text + length, capacity - length,
+                                 "%s %s from byte %s up to %s (%s past its end)", separator, name,
+                                 from, reach, past);
     } else {
       length += (size_t)snprintf(text + length, capacity - length, "%s %s down to byte %lld",
                                  separator, name, (long long)low);
