@@ -234,8 +234,10 @@ static void check_suites(void) {
       now = suites[i].cases[j].name;
       CHECK(!is_in(names, j, now));
       names[j] = now;
+      const int is_cpu = (suites[i].cases[j].uses & ~(unsigned)SUITE_ASCEND) != 0;
       problem_spec_init(&spec);
       problem_spec_init(&words);
+      spec.device = is_cpu ? PROBLEM_CPU : PROBLEM_ASCEND; /* whose words its text has */
       CHECK(problem_spec_parse(&spec, suites[i].cases[j].problem, &error) == 0);
       CHECK(problem_spec_parse(&words, "dtype=f32", &error) == 0);
       CHECK(problem_spec_override(&spec, &words) == 0);
