@@ -7,6 +7,7 @@
 
 #include "ref.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -55,6 +56,12 @@ static int64_t pages_of(int64_t kv_len, int64_t page) {
   return kv_len / page + (kv_len % page > 0);
 }
 
+/* First token that request r attends to. */
+static int64_t first_token(const tool_case *c, int64_t r) {
+  int64_t window = c->spec->window;
+  return window > 0 && window < c->kv_lens[r] ? c->kv_lens[r] - window : 0;
+}
+
 /* Pages in the cache: what the table needs; with spare ones among them when shuffled; half when
  * requests share them. */
 static int64_t cache_pages(int64_t n_table_pages, int64_t table) {
@@ -77,7 +84,9 @@ static void describe(tool_case *c) {
   for (int64_t r = 0; r < s->b; r++) {
     int64_t pages = pages_of(c->kv_lens[r], s->page);
     widest = pages > widest ? pages : widest;
-    c->n_table_pages += pages;
+    c->n_table_entries += pages;
+    c->n_table_pages += pages - first_token(c, r) / s->page;
+    c->n_attended += c->kv_lens[r] - first_token(c, r);
     c->n_tokens += c->kv_lens[r];
     c->max_kv_len = c->kv_lens[r] > c->max_kv_len ? c->kv_lens[r] : c->max_kv_len;
   }
@@ -100,6 +109,9 @@ static void describe(tool_case *c) {
   p->isa = (splitkv_isa)s->isa;
   p->arithmetic = (splitkv_arithmetic)s->arithmetic;
   p->scale = (float)s->scale;
+  p->window_tokens = s->window;
+  p->logit_softcap = (float)s->softcap;
+  p->flags = (s->sinks ? SPLITKV_FLAG_SINKS : 0) | (s->alibi ? SPLITKV_FLAG_ALIBI : 0);
   /* One entry more than any row needs, to hold an invalid id that nobody may look at. */
   p->table_width = s->format == SPLITKV_TABLE_DENSE ? widest + 1 : 0;
 }
@@ -134,6 +146,7 @@ static int library_error(const char *name, splitkv_status status, const splitkv_
              {"problem.page_size_tokens", "page"}, {"problem.n_pages", "kv"},
              {"problem.table_width", "kv"},        {"problem.split_value", "split"},
              {"problem.scale", "scale"},           {"problem.isa", "isa"},
+             {"problem.window_tokens", "window"},  {"problem.logit_softcap", "softcap"},
              {"problem.arithmetic", "arithmetic"}, {"problem.dtype_kv", "dtype_kv"},
              {"batch.n_workers", "threads"},       {"batch.n_requests", "b"}};
   const char *word = "";
@@ -216,7 +229,7 @@ static size_t index_bytes(const tool_case *c) {
 
 static size_t table_bytes(const tool_case *c) {
   int64_t dense[] = {c->batch.n_requests, c->problem.table_width};
-  int64_t csr[] = {c->n_table_pages + c->batch.n_requests};
+  int64_t csr[] = {c->n_table_entries + c->batch.n_requests};
   return c->problem.table_format == SPLITKV_TABLE_DENSE ? product(dense, 2, index_bytes(c))
                                                         : product(csr, 1, index_bytes(c));
 }
@@ -230,7 +243,7 @@ size_t case_memory_bytes(const tool_case *c) {
                     row_bytes(c, p->head_dim_v, ref_dtype_size(p->dtype_out)),
                     row_bytes(c, 1, sizeof(float)),
                     table_bytes(c),
-                    product(pages, 1, 2 * sizeof(int64_t)),
+                    product(pages, 1, 3 * sizeof(int64_t)),
                     c->info.workspace_bytes};
   size_t total = 0;
   for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
@@ -247,7 +260,7 @@ double case_kv_bytes(const tool_case *c) {
 
 double case_multiply_adds(const tool_case *c) {
   const splitkv_problem *p = &c->problem;
-  return (double)c->n_tokens * (double)p->n_heads_q * (double)(p->head_dim + p->head_dim_v);
+  return (double)c->n_attended * (double)p->n_heads_q * (double)(p->head_dim + p->head_dim_v);
 }
 
 /* ── the block table ────────────────────────────────────────────────────────────────────────── */
@@ -293,8 +306,20 @@ static int64_t next_page(page_source *source) {
   return source->order ? source->order[i] : i;
 }
 
-/* Writes the table, with an invalid id after each row's used part, and notes for every page how
- * many of its tokens some request attends to. */
+/* Some request attends to tokens [begin, end) of a page. */
+static void note_page(tool_case *c, int64_t page, int64_t begin, int64_t end) {
+  int64_t before = c->page_tokens[page] - c->page_begin[page];
+  if (before == 0 || begin < c->page_begin[page]) {
+    c->page_begin[page] = begin;
+  }
+  if (end > c->page_tokens[page]) {
+    c->page_tokens[page] = end;
+  }
+  c->n_unique_tokens += c->page_tokens[page] - c->page_begin[page] - before;
+}
+
+/* Writes the table, with invalid ids before and after each row's used part, and notes for every
+ * page which of its tokens some request attends to. */
 static void fill_table(tool_case *c, page_source *source) {
   const splitkv_problem *p = &c->problem;
   int64_t entry = 0;
@@ -303,15 +328,16 @@ static void fill_table(tool_case *c, page_source *source) {
     if (c->table_offsets) {
       store_index(c, c->table_offsets, r, entry);
     }
-    for (int64_t i = 0; i < n; i++) {
+    int64_t first = first_token(c, r), n_passed = first / p->page_size_tokens;
+    for (int64_t i = 0; i < n_passed; i++, entry++) {
+      store_index(c, c->block_table, entry, invalid_id(c, entry));
+    }
+    for (int64_t i = n_passed; i < n; i++) {
       int64_t page = next_page(source);
       int64_t left = c->kv_lens[r] - i * p->page_size_tokens;
       int64_t tokens = left < p->page_size_tokens ? left : p->page_size_tokens;
       store_index(c, c->block_table, entry++, page);
-      if (tokens > c->page_tokens[page]) {
-        c->n_unique_tokens += tokens - c->page_tokens[page];
-        c->page_tokens[page] = tokens;
-      }
+      note_page(c, page, i == n_passed ? first % p->page_size_tokens : 0, tokens);
     }
     int64_t end = c->table_offsets ? entry + 1 : (r + 1) * p->table_width;
     while (entry < end) {
@@ -333,11 +359,12 @@ static int build_table(tool_case *c) {
     return -1;
   }
   c->page_tokens = calloc((size_t)p->n_pages + 1, sizeof *c->page_tokens);
+  c->page_begin = calloc((size_t)p->n_pages + 1, sizeof *c->page_begin);
   c->block_table = calloc(bytes ? bytes : 1, 1);
   if (p->table_format == SPLITKV_TABLE_CSR) {
     c->table_offsets = calloc((size_t)c->batch.n_requests + 1, index_bytes(c));
   }
-  if (!c->page_tokens || !c->block_table ||
+  if (!c->page_tokens || !c->page_begin || !c->block_table ||
       (p->table_format == SPLITKV_TABLE_CSR && !c->table_offsets)) {
     return -1;
   }
@@ -371,6 +398,30 @@ static int allocate_tensors(tool_case *c) {
              : -1;
 }
 
+/* Numbers of the query heads. Returns 0, or -1 when memory is short. */
+static int fill_heads(tool_case *c) {
+  int64_t n = c->problem.n_heads_q;
+  if (c->spec->sinks) {
+    c->sinks = calloc((size_t)n, sizeof *c->sinks);
+  }
+  if (c->spec->alibi) {
+    c->slopes = calloc((size_t)n, sizeof *c->slopes);
+  }
+  if ((c->spec->sinks && !c->sinks) || (c->spec->alibi && !c->slopes)) {
+    return -1;
+  }
+  uint64_t state = (uint64_t)c->spec->seed ^ 0x73696e6bu;
+  for (int64_t h = 0; c->sinks && h < n; h++) { /* -4 .. 4 */
+    c->sinks[h] = (float)(random_next(&state) >> 40) * 0x1p-21f - 4;
+  }
+  for (int64_t h = 0; c->slopes && h < n; h++) {
+    c->slopes[h] = exp2f(-8 * (float)(h + 1) / (float)n);
+  }
+  c->tensors.sinks = c->sinks;
+  c->tensors.alibi_slopes = c->slopes;
+  return 0;
+}
+
 static int fail_memory(const tool_case *c, const char *name) {
   return tool_unsupported("%s%sthe case needs %.1f GB of memory, free are %.1f GB", name,
                           *name ? ": " : "", (double)case_memory_bytes(c) / 1e9,
@@ -383,7 +434,7 @@ int case_build(tool_case *c, const char *name, const splitkv_pool *pool) {
     return fail_memory(c, name);
   }
   splitkv_tensors_init(&c->tensors);
-  if (build_table(c) || allocate_tensors(c) || data_fill(c, pool)) {
+  if (build_table(c) || allocate_tensors(c) || data_fill(c, pool) || fill_heads(c)) {
     return fail_memory(c, name);
   }
   c->tensors.q = c->q.data;
@@ -437,7 +488,10 @@ void case_free(tool_case *c) {
   }
   free(c->kv_lens);
   free(c->kv_lens32);
+  free(c->page_begin);
   free(c->page_tokens);
+  free(c->sinks);
+  free(c->slopes);
   free(c->block_table);
   free(c->table_offsets);
   splitkv_plan_destroy(c->plan);

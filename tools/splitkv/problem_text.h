@@ -43,6 +43,9 @@ typedef struct problem_spec {
   int64_t index;      /* splitkv_index_type */
   int64_t format;     /* splitkv_table_format */
   double scale;
+  int64_t window;       /* 0: none */
+  double softcap;       /* 0: none */
+  int64_t sinks, alibi; /* 0 or 1 */
 } problem_spec;
 
 typedef struct text_error {
