@@ -37,12 +37,12 @@ typedef struct work {
   strides at;
   double scale;
   int64_t request, kv_head, first_head, n_heads;
-  int64_t kv_len;
-  double *q;          /* [n_heads, d rounded up] */
-  double *scores;     /* [n_heads, kv_len]; weights later */
-  double *block;      /* [n_heads, dv] */
-  double *total;      /* [n_heads, dv] */
-  double *correction; /* [n_heads, dv] */
+  int64_t first, kv_len; /* tokens first .. kv_len-1 are attended to */
+  double *q;             /* [n_heads, d rounded up] */
+  double *scores;        /* [n_heads, kv_len - first]; weights later */
+  double *block;         /* [n_heads, dv] */
+  double *total;         /* [n_heads, dv] */
+  double *correction;    /* [n_heads, dv] */
 } work;
 
 static int64_t round_up(int64_t n) {
@@ -129,9 +129,26 @@ static double abs_dot(const double *a, const double *b, int64_t n) {
   return sum;
 }
 
+/* What ALiBi adds to the score of a token; 0 without it. */
+static double bias_of(const work *w, int64_t h, int64_t token) {
+  if (!(w->problem->flags & SPLITKV_FLAG_ALIBI)) return 0;
+  return (double)w->tensors->alibi_slopes[w->first_head + h] * (double)(token - (w->kv_len - 1));
+}
+
+static double capped(const work *w, double score) {
+  const double cap = (double)w->problem->logit_softcap;
+  return cap > 0 ? cap * tanh(score / cap) : score;
+}
+
+/* The sink of a head, -inf without one. */
+static double sink_of(const work *w, int64_t h) {
+  if (!(w->problem->flags & SPLITKV_FLAG_SINKS)) return -INFINITY;
+  return (double)w->tensors->sinks[w->first_head + h];
+}
+
 /* max_products: NULL, or one for each head of the chunk. */
 static void compute_scores(const work *w, double *max_products) {
-  const int64_t d = round_up(w->problem->head_dim);
+  const int64_t d = round_up(w->problem->head_dim), n = w->kv_len - w->first;
   double row[MAX_CHANNELS] = {0};
   for (int64_t h = 0; h < w->n_heads; ++h) {
     double *q = w->q + h * d;
@@ -141,25 +158,52 @@ static void compute_scores(const work *w, double *max_products) {
                  w->request * w->at.q_request + (w->first_head + h) * w->at.q_head,
                  w->problem->head_dim, q);
   }
-  for (int64_t t = 0; t < w->kv_len; ++t) {
-    load_k(w, t, row);
+  for (int64_t t = 0; t < n; ++t) {
+    load_k(w, w->first + t, row);
     for (int64_t h = 0; h < w->n_heads; ++h)
-      w->scores[h * w->kv_len + t] = w->scale * dot(w->q + h * d, row, d);
+      w->scores[h * n + t] =
+          capped(w, w->scale * dot(w->q + h * d, row, d)) + bias_of(w, h, w->first + t);
     for (int64_t h = 0; max_products != NULL && h < w->n_heads; ++h)
       max_products[h] = fmax(max_products[h], fabs(w->scale) * abs_dot(w->q + h * d, row, d));
   }
 }
 
-/* Scores become weights in place; lse and the largest finite |score| go to the result. Returns the
- * sum of the weights. */
-static double compute_weights(double *scores, int64_t n, double *lse, double *max_abs_score) {
-  double max = -INFINITY, max_abs = 0;
+/* What the error bounds speak of: the largest |score|. With ALiBi the largest |capped score| +
+ * |bias|, of tokens whose weight is not negligible (docs/numerics.md). */
+static double largest_score(const work *w, int64_t h, const double *scores, int64_t n, double max) {
+  const bool alibi = (w->problem->flags & SPLITKV_FLAG_ALIBI) != 0;
+  const double least = max - 64 * 0.6931471805599453;
+  double largest = 0;
+  for (int64_t t = 0; t < n; ++t) {
+    if (!isfinite(scores[t]) || (alibi && !(scores[t] >= least))) continue;
+    const double bias = bias_of(w, h, w->first + t);
+    const double size = fabs(scores[t] - bias) + fabs(bias);
+    if (size > largest) largest = size;
+  }
+  return largest;
+}
+
+/* ln(total * exp(max) + exp(sink)). */
+static double log_sum(double max, double total, double sink) {
+  /* max +inf: exp(inf - inf) made the total NaN, but the sum of exp(score) is +inf. */
+  if (sink == -INFINITY) return max == INFINITY ? INFINITY : max + log(total);
+  if (isnan(sink) || isnan(max)) return NAN;
+  const double most = sink > max ? sink : max;
+  if (most == INFINITY) return INFINITY;
+  return most + log((total > 0 ? total * exp(max - most) : 0) + exp(sink - most));
+}
+
+/* Scores become weights in place; lse and the largest |score| go to the result. Returns the sum of
+ * the weights, and to *divisor the same with the sink. */
+static double compute_weights(const work *w, int64_t h, const ref_result *result, double *divisor) {
+  const int64_t n = w->kv_len - w->first;
+  const int64_t row = w->request * w->problem->n_heads_q + w->first_head + h;
+  double *scores = w->scores + h * n, max = -INFINITY;
   for (int64_t t = 0; t < n; ++t) {
     if (scores[t] > max || isnan(scores[t])) max = scores[t];
     if (isnan(max)) break;
   }
-  for (int64_t t = 0; t < n; ++t)
-    if (isfinite(scores[t]) && fabs(scores[t]) > max_abs) max_abs = fabs(scores[t]);
+  result->max_abs_score[row] = largest_score(w, h, scores, n, max);
   double total = 0, correction = 0;
   const double log2_max = max * 1.4426950408889634;
   const double least = isfinite(max) ? MIN_WEIGHT * exp2(ceil(log2_max) - log2_max) : MIN_WEIGHT;
@@ -168,14 +212,14 @@ static double compute_weights(double *scores, int64_t n, double *lse, double *ma
     scores[t] = weight < least ? 0 : weight;
     add_compensated(&total, &correction, scores[t]);
   }
-  *max_abs_score = max_abs;
-  /* max +inf: exp(inf - inf) made the total NaN, but the sum of exp(score) is +inf. */
-  *lse = max == INFINITY ? INFINITY : max + log(total + correction);
-  return total + correction;
+  const double sum = total + correction, sink = sink_of(w, h);
+  result->lse[row] = log_sum(max, sum, sink);
+  *divisor = sink == -INFINITY ? sum : sum + exp(sink - max);
+  return sum;
 }
 
 static void add_tokens(const work *w, int64_t first, int64_t end, double *max_abs_v) {
-  const int64_t dv = w->problem->head_dim_v;
+  const int64_t dv = w->problem->head_dim_v, n = w->kv_len - w->first;
   double row[MAX_CHANNELS];
   for (int64_t i = 0; i < w->n_heads * dv; ++i)
     w->block[i] = 0;
@@ -184,7 +228,7 @@ static void add_tokens(const work *w, int64_t first, int64_t end, double *max_ab
     for (int64_t c = 0; c < dv; ++c)
       if (fabs(row[c]) > *max_abs_v && !isinf(row[c])) *max_abs_v = fabs(row[c]);
     for (int64_t h = 0; h < w->n_heads; ++h) {
-      const double weight = w->scores[h * w->kv_len + t];
+      const double weight = w->scores[h * n + t - w->first];
       double *sum = w->block + h * dv;
       for (int64_t c = 0; c < dv; ++c)
         sum[c] += weight * row[c];
@@ -203,19 +247,20 @@ static void compute_chunk(const work *w, const ref_result *result) {
   compute_scores(w, max_products);
   for (int64_t i = 0; i < w->n_heads * dv; ++i)
     w->total[i] = w->correction[i] = 0;
-  double sums[64];
+  double sums[64], divisors[64];
   for (int64_t h = 0; h < w->n_heads; ++h)
-    sums[h] = compute_weights(w->scores + h * w->kv_len, w->kv_len, &result->lse[first_row + h],
-                              &result->max_abs_score[first_row + h]);
+    sums[h] = compute_weights(w, h, result, &divisors[h]);
   double max_abs_v = 0;
-  for (int64_t t = 0; t < w->kv_len; t += BLOCK_TOKENS)
+  for (int64_t t = w->first; t < w->kv_len; t += BLOCK_TOKENS)
     add_tokens(w, t, t + BLOCK_TOKENS < w->kv_len ? t + BLOCK_TOKENS : w->kv_len, &max_abs_v);
   for (int64_t h = 0; h < w->n_heads; ++h) {
     result->max_abs_v[first_row + h] = max_abs_v;
     for (int64_t c = 0; c < dv; ++c) {
-      /* No weight at all is 0, whatever V holds. */
+      /* No weight at all is 0, whatever V holds; only a sink that is NaN shows. */
       const double sum = w->total[h * dv + c] + w->correction[h * dv + c];
-      result->out[(first_row + h) * dv + c] = sums[h] == 0 ? 0 : sum / sums[h];
+      result->out[(first_row + h) * dv + c] = sums[h] != 0         ? sum / divisors[h]
+                                              : isnan(divisors[h]) ? divisors[h]
+                                                                   : 0;
     }
   }
 }
@@ -238,13 +283,19 @@ static bool allocate(work *w, int64_t heads, int64_t kv_len) {
   return true;
 }
 
+/* Tokens that a request attends to. */
+static int64_t attended(const splitkv_problem *problem, int64_t kv_len) {
+  const int64_t window = problem->window_tokens;
+  return window > 0 && window < kv_len ? window : kv_len;
+}
+
 int ref_attention(const splitkv_problem *problem, const int64_t *kv_lens, int64_t first_request,
                   int64_t n_requests, const splitkv_tensors *tensors, const ref_result *result) {
   const int64_t group = problem->n_heads_q / problem->n_heads_kv;
   int64_t longest = 0, most_heads = 1;
   for (int64_t r = first_request; r < first_request + n_requests; ++r) {
-    longest = kv_lens[r] > longest ? kv_lens[r] : longest;
-    const int64_t heads = chunk_heads(group, kv_lens[r]);
+    const int64_t n = attended(problem, kv_lens[r]), heads = chunk_heads(group, n);
+    longest = n > longest ? n : longest;
     most_heads = heads > most_heads ? heads : most_heads;
   }
   /* Chunks shrink as lengths grow: chunk * length stays within the limit or is one head. */
@@ -256,7 +307,8 @@ int ref_attention(const splitkv_problem *problem, const int64_t *kv_lens, int64_
   for (int64_t r = first_request; ok && r < first_request + n_requests; ++r) {
     w.request = r;
     w.kv_len = kv_lens[r];
-    const int64_t chunk = chunk_heads(group, w.kv_len);
+    w.first = w.kv_len - attended(problem, w.kv_len);
+    const int64_t chunk = chunk_heads(group, w.kv_len - w.first);
     for (int64_t h = 0; h < problem->n_heads_q; h += w.n_heads) {
       w.kv_head = h / group;
       w.first_head = h;

@@ -12,11 +12,13 @@
 
 /* What one row (request r, query head h) should be, at index r * n_heads_q + h. */
 typedef struct ref_result {
-  double *out;           /* [n_requests, n_heads_q, head_dim_v] */
-  double *lse;           /* [n_requests, n_heads_q] */
-  double *max_abs_score; /* largest |scale * q.k| over the attended tokens, 0 if none */
-  double *max_abs_v;     /* largest |v| over the attended tokens, 0 if none */
-  double *max_products;  /* NULL, or: largest scale * sum_c |q[c] k[c]| over the attended tokens */
+  double *out; /* [n_requests, n_heads_q, head_dim_v] */
+  double *lse; /* [n_requests, n_heads_q] */
+  double
+      *max_abs_score; /* largest |score| over the attended tokens, 0 if none; with ALiBi the largest
+                       * sum of |capped score| and |bias| where weight is not negligible */
+  double *max_abs_v;  /* largest |v| over the attended tokens, 0 if none */
+  double *max_products; /* NULL, or: largest scale * sum_c |q[c] k[c]| over the attended tokens */
 } ref_result;
 
 /* Computes requests [first_request, first_request + n_requests) of the batch whose lengths are

@@ -42,6 +42,10 @@ void spl_combine_add(spl_combined *row, const float *partial, int64_t n, float d
     row->sum[c] += weight * (double)(partial[c] / d);
 }
 
+void spl_combine_add_sink(spl_combined *row, float sink, float max_lse) {
+  if (sink != -INFINITY) row->weight += (double)partial_weight(sink, max_lse);
+}
+
 float spl_combine_end(const spl_combined *row, int64_t n, float max_lse, float *out) {
   const double weight = row->weight == 0 ? 1 : row->weight;
   for (int64_t c = 0; c < n; c++)

@@ -24,6 +24,9 @@ void spl_combine_begin(spl_combined *row, int64_t n);
 void spl_combine_add(spl_combined *row, const float *partial, int64_t n, float divisor, float lse,
                      float max_lse);
 
+/* Adds a sink: a partial of log-sum-exp `sink` whose row is 0. */
+void spl_combine_add_sink(spl_combined *row, float sink, float max_lse);
+
 /* Ends the row: out[0..n) in f32 and the merged lse. */
 float spl_combine_end(const spl_combined *row, int64_t n, float max_lse, float *out);
 

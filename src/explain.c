@@ -17,7 +17,7 @@ typedef struct task_work {
  * places, in closed form however many pieces there are. */
 static task_work before_place(const splitkv_plan *plan, const spl_place *place) {
   const splitkv_problem *p = &plan->shape.problem;
-  const int64_t length = plan->kv_lens[place->request], n = spl_n_pieces(p, length);
+  const int64_t length = spl_attended(plan, place->request), n = spl_n_pieces(p, length);
   int64_t in_head = 0;
   if (p->split_policy == SPLITKV_SPLIT_AUTO) {
     in_head = place->token > 0;
@@ -169,6 +169,8 @@ static void put_json(writer *w, const splitkv_plan *plan, const splitkv_plan_inf
   const int ten_thousandths = (int)(info->balance * 10000 + 0.5);
   put(w, "{\"kernel_set\":\"%s\",\"policy\":\"%s\",\"split_value\":%lld,", info->kernel_set,
       policy_name(info->policy), (long long)plan->shape.problem.split_value);
+  put(w, "\"window_tokens\":%lld,\"attended_tokens\":%lld,",
+      (long long)plan->shape.problem.window_tokens, (long long)plan->n_attended);
   put(w, "\"n_requests\":%lld,\"n_workers\":%lld,\"n_tasks\":%lld,\"splits\":%lld,",
       (long long)info->n_requests, (long long)plan->n_workers, (long long)info->n_tasks,
       (long long)info->n_splits);
@@ -199,6 +201,10 @@ static void put_text(writer *w, const splitkv_plan *plan, const splitkv_plan_inf
   put(w, "policy       %s", policy_name(info->policy));
   if (plan->shape.problem.split_value > 0) {
     put(w, " %lld", (long long)plan->shape.problem.split_value);
+  }
+  if (plan->shape.problem.window_tokens > 0) {
+    put(w, "\nwindow       %lld tokens, %lld in all", (long long)plan->shape.problem.window_tokens,
+        (long long)plan->n_attended);
   }
   put(w, "\nsplits       %lld, at most %lld per request and KV head\n", (long long)info->n_splits,
       (long long)info->max_splits);

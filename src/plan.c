@@ -71,9 +71,9 @@ static splitkv_status measure_batch(const spl_shape *shape, const splitkv_batch 
   *m = (measure){0};
   int64_t longest = 0, n_cut = 0;
   for (int64_t r = 0; r < batch->n_requests; r++) {
-    const int64_t length = spl_kv_len(batch, r);
-    if (length < 0 || length > row_tokens) {
-      return spl_fail_kv_len(error, r, length, row_tokens);
+    const int64_t kv_len = spl_kv_len(batch, r), length = spl_min(kv_len, shape->window);
+    if (kv_len < 0 || kv_len > row_tokens) {
+      return spl_fail_kv_len(error, r, kv_len, row_tokens);
     }
     int64_t cost = 0;
     const int64_t n = spl_n_pieces(p, length);
@@ -192,7 +192,7 @@ static void add_task(splitkv_plan *plan, const spl_place *cut, int64_t slots_bef
     slot = plan->n_slots - (cut->token > 0);
   } else {
     slot = slots_before_request +
-           spl_slots_before(p, plan->kv_lens[cut->request], cut->head, cut->token);
+           spl_slots_before(p, spl_attended(plan, cut->request), cut->head, cut->token);
   }
   plan->tasks[plan->n_tasks++] = (spl_task){.start = *cut, .slot = slot};
 }
@@ -207,7 +207,7 @@ static void cut_line(splitkv_plan *plan, int64_t total_cost) {
   const int64_t each = total_cost / n, rest = total_cost % n;
   int64_t before = 0, next = 1;
   for (int64_t r = 0; r < plan->n_requests; r++) {
-    const int64_t length = plan->kv_lens[r];
+    const int64_t length = spl_attended(plan, r);
     const int64_t slots = by_rule ? plan->n_slots : 0;
     int64_t cost = 0;
     (void)spl_request_cost(p, length, &cost); /* measured before */
@@ -242,7 +242,7 @@ static int64_t choose_merge_tasks(const splitkv_plan *plan) {
 static int64_t longest_between(const splitkv_plan *plan, const spl_place *from,
                                const spl_place *to) {
   const splitkv_problem *p = &plan->shape.problem;
-  const int64_t length = plan->kv_lens[from->request];
+  const int64_t length = spl_attended(plan, from->request);
   if (from->head == to->head) return spl_longest_piece_in(p, length, from->token, to->token);
   int64_t longest = spl_longest_piece_in(p, length, from->token, length);
   if (to->head > from->head + 1) longest = spl_max(longest, spl_longest_piece(p, length));
@@ -254,7 +254,7 @@ static int64_t longest_between(const splitkv_plan *plan, const spl_place *from,
 static void add_request(const splitkv_plan *plan, const spl_place *from, const spl_place *to,
                         spl_scratch *scratch) {
   const splitkv_problem *p = &plan->shape.problem;
-  const int64_t length = plan->kv_lens[from->request];
+  const int64_t length = spl_attended(plan, from->request);
   if (plan->max_bundle == 1 || spl_n_pieces(p, length) > 1) { /* one by one, however many */
     const bool ends_here = to->request == from->request;
     const spl_place end = {from->request, ends_here ? to->head : p->n_heads_kv,
@@ -509,6 +509,18 @@ static splitkv_status check_limits(const splitkv_limits *limits, splitkv_error *
   return SPLITKV_OK;
 }
 
+/* The same limits for the tokens inside the windows. */
+static splitkv_limits inside_window(const splitkv_limits *limits, int64_t window) {
+  splitkv_limits inside = *limits;
+  int64_t all = 0;
+  if (window == INT64_MAX) return inside;
+  inside.max_kv_tokens_per_request = spl_min(limits->max_kv_tokens_per_request, window);
+  if (spl_mul(limits->max_requests, inside.max_kv_tokens_per_request, &all)) {
+    inside.max_kv_tokens_total = spl_min(limits->max_kv_tokens_total, all);
+  }
+  return inside;
+}
+
 splitkv_status splitkv_get_sizes(const splitkv_problem *problem, const splitkv_limits *limits,
                                  splitkv_sizes *sizes, splitkv_error *error) {
   if (sizes == NULL) return spl_fail_null(error, "sizes");
@@ -519,15 +531,16 @@ splitkv_status splitkv_get_sizes(const splitkv_problem *problem, const splitkv_l
   if (status != SPLITKV_OK) return status;
 
   const splitkv_problem *p = &shape.problem;
+  const splitkv_limits attended = inside_window(limits, shape.window);
   const int64_t longest = limits->max_requests == 0 ? 0
-                                                    : spl_min(limits->max_kv_tokens_per_request,
-                                                              limits->max_kv_tokens_total);
+                                                    : spl_min(attended.max_kv_tokens_per_request,
+                                                              attended.max_kv_tokens_total);
   const int64_t n_merge_runs = p->split_policy == SPLITKV_SPLIT_AUTO   ? limits->max_workers - 1
                                : p->split_policy == SPLITKV_SPLIT_NONE ? 0
                                                                        : limits->max_requests;
   int64_t n_slots = 0, stack = 0, scratch = 0, plan_bytes = 0;
   spl_workspace workspace;
-  if (!spl_slot_bound(p, limits, &n_slots) ||
+  if (!spl_slot_bound(p, &attended, &n_slots) ||
       !scratch_bound(&shape, choose_bundle(&shape), spl_longest_piece(p, longest),
                      limits->max_workers, &stack, &scratch) ||
       !spl_workspace_layout(&shape, n_slots, scratch, &workspace) ||
@@ -550,7 +563,7 @@ bool spl_walk_next(spl_walk *walk, spl_piece *piece) {
   if (same_place(&walk->at, &walk->end)) return false;
   const spl_place at = walk->at;
   const splitkv_problem *p = &walk->plan->shape.problem;
-  const int64_t length = walk->plan->kv_lens[at.request];
+  const int64_t length = spl_attended(walk->plan, at.request);
   int64_t end = length == 0 ? 0 : spl_piece_end(p, length, at.token);
   if (walk->end.request == at.request && walk->end.head == at.head) {
     end = spl_min(end, walk->end.token);

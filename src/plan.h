@@ -45,12 +45,12 @@ struct splitkv_plan {
   int64_t n_merge_runs;
   int64_t n_merge_pairs;
   int64_t n_merge_tasks;  /* that share the rows of all merge pairs; 0 when there are none */
-  int64_t n_attended;     /* sum of the lengths */
+  int64_t n_attended;     /* tokens that some row attends to, of all requests */
   int64_t max_bundle;     /* KV heads of one request that a task walks side by side, >= 1 */
   int64_t stack_bytes;    /* of one task's scratch; 0 when it is in the workspace */
   spl_task_scratch stack; /* of every task, unless it is in the workspace */
   spl_workspace workspace;
-  int64_t *kv_lens;      /* [n_requests] */
+  int64_t *kv_lens;      /* [n_requests]; what is attended to of them: spl_attended */
   spl_task *tasks;       /* [n_tasks + 1]; the last one is the end of the line */
   spl_merge_run *merges; /* [n_merge_runs] */
 };
@@ -60,10 +60,20 @@ struct splitkv_plan {
 /* NULL_POINTER or PLAN_INVALID, unless this is a plan. */
 splitkv_status spl_check_plan(const splitkv_plan *plan, splitkv_error *error);
 
+/* Tokens of request r inside its window, and those before it. Wherever work is cut, measured and
+ * walked, tokens are counted from the first one inside: the others are as if they were not there.
+ */
+static inline int64_t spl_attended(const splitkv_plan *plan, int64_t r) {
+  return plan->kv_lens[r] < plan->shape.window ? plan->kv_lens[r] : plan->shape.window;
+}
+static inline int64_t spl_passed_over(const splitkv_plan *plan, int64_t r) {
+  return plan->kv_lens[r] - spl_attended(plan, r);
+}
+
 /* One piece of work. */
 typedef struct spl_piece {
   int64_t request, head;
-  int64_t first, end; /* tokens; both 0 for a request of length 0 */
+  int64_t first, end; /* tokens of the window; both 0 for a request of length 0 */
   int64_t slot;       /* -1: the piece is all of its row and goes straight to out */
 } spl_piece;
 

@@ -14,8 +14,11 @@
 /* Problems are compared as bytes, so they must have no padding. */
 _Static_assert(sizeof(splitkv_problem) == sizeof(size_t) + 18 * sizeof(int64_t) +
                                               9 * sizeof(splitkv_dtype) + 2 * sizeof(uint32_t) +
-                                              sizeof(float),
+                                              sizeof(float) + /* and since the first header: */
+                                              sizeof(int64_t) + sizeof(float) + sizeof(uint32_t),
                "padding in splitkv_problem");
+
+static const double log2e = 1.4426950408889634;
 
 int64_t spl_dtype_bytes(splitkv_dtype dtype) {
   switch ((int)dtype) {
@@ -96,6 +99,8 @@ static splitkv_status check_counts(const splitkv_problem *p, splitkv_error *erro
       {"problem.arithmetic", (int)p->arithmetic, SPLITKV_ARITHMETIC_F32, SPLITKV_ARITHMETIC_BF16,
        SPLITKV_ERROR_ARITHMETIC},
       {"problem.reserved", p->reserved, 0, 0, SPLITKV_ERROR_RESERVED},
+      {"problem.window_tokens", p->window_tokens, 0, INT64_MAX, SPLITKV_ERROR_WINDOW},
+      {"problem.reserved2", p->reserved2, 0, 0, SPLITKV_ERROR_RESERVED},
   };
   const splitkv_status status = CHECK_RANGES(counts, error);
   if (status != SPLITKV_OK) return status;
@@ -112,6 +117,31 @@ static splitkv_status check_counts(const splitkv_problem *p, splitkv_error *erro
   return CHECK_RANGES(value, error);
 }
 
+/* A constant as the sum of two f32. */
+static void in_two(double x, float *hi, float *lo) {
+  *hi = (float)x;
+  *lo = (float)(x - (double)*hi);
+}
+
+static splitkv_status resolve_softcap(const splitkv_problem *p, double scale, spl_score_rule *rule,
+                                      splitkv_error *error) {
+  const double cap = (double)p->logit_softcap, inner = scale / cap, outer = cap * log2e;
+  if (!isfinite(p->logit_softcap) || cap < 0) {
+    return spl_fail(error, SPLITKV_ERROR_SOFTCAP, "problem.logit_softcap", 0,
+                    "%g is not finite and positive", cap);
+  }
+  if (outer > (double)FLT_MAX || fabs(inner) > (double)FLT_MAX || fabs(inner) < (double)FLT_MIN) {
+    return spl_fail(error, SPLITKV_ERROR_SOFTCAP, "problem.logit_softcap", 0,
+                    "with %g, %g times log2(e) or scale / %g is no normal f32 number", cap, cap,
+                    cap);
+  }
+  rule->scale = 1; /* the product is exact: the scale comes in two parts */
+  rule->is_capped = 1;
+  in_two(inner, &rule->inner_hi, &rule->inner_lo);
+  in_two(outer, &rule->outer_hi, &rule->outer_lo);
+  return SPLITKV_OK;
+}
+
 static splitkv_status resolve_scale(const splitkv_problem *p, spl_shape *shape,
                                     splitkv_error *error) {
   if (!isfinite(p->scale)) {
@@ -125,13 +155,13 @@ static splitkv_status resolve_scale(const splitkv_problem *p, spl_shape *shape,
                     (long long)p->head_dim, (long long)p->head_dim_v);
   }
   const double scale = p->scale != 0 ? (double)p->scale : 1.0 / sqrt((double)p->head_dim);
-  const double base2 = scale * 1.4426950408889634; /* log2(e) */
+  const double base2 = scale * log2e;
   if (fabs(base2) > (double)FLT_MAX) {
     return spl_fail(error, SPLITKV_ERROR_SCALE, "problem.scale", 0,
                     "%g times log2(e) does not fit in f32", (double)p->scale);
   }
-  shape->score_scale = (float)base2;
-  return SPLITKV_OK;
+  shape->rule = (spl_score_rule){.scale = (float)base2};
+  return p->logit_softcap == 0 ? SPLITKV_OK : resolve_softcap(p, scale, &shape->rule, error);
 }
 
 static splitkv_status fail_overflow(splitkv_error *error, const char *field, int64_t value) {
@@ -233,13 +263,14 @@ splitkv_status spl_resolve(const splitkv_problem *problem, spl_shape *shape, spl
   const splitkv_problem *p = &shape->problem;
   status = check_counts(p, error);
   if (status != SPLITKV_OK) return status;
-  if ((p->flags & ~SPLITKV_FLAG_TRUST_TABLE) != 0) {
+  if ((p->flags & ~(SPLITKV_FLAG_TRUST_TABLE | SPLITKV_FLAG_SINKS | SPLITKV_FLAG_ALIBI)) != 0) {
     return spl_fail(error, SPLITKV_ERROR_FLAGS, "problem.flags", p->flags,
                     "0x%x has bits that this library does not know", (unsigned)p->flags);
   }
   status = resolve_scale(p, shape, error);
   if (status != SPLITKV_OK) return status;
 
+  shape->window = p->window_tokens > 0 ? p->window_tokens : INT64_MAX;
   shape->group = p->n_heads_q / p->n_heads_kv;
   shape->d_padded = spl_ceil_div(p->head_dim, SPL_LANES) * SPL_LANES;
   shape->dv_padded = spl_ceil_div(p->head_dim_v, SPL_LANES) * SPL_LANES;

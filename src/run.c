@@ -71,11 +71,12 @@ static void find_tile(const run_context *run, const spl_bundle *b, int64_t token
   if (n == 0) return;
   const spl_piece *piece = &b->pieces[tile->first_piece];
   const int64_t row = table_row(p, run->tensors, piece->request), bytes = shape->kv_bytes;
+  const int64_t in_request = spl_passed_over(run->plan, piece->request) + token;
   const unsigned char *k_head =
       (const unsigned char *)run->tensors->k + piece->head * shape->k.head * bytes;
   const unsigned char *v_head =
       (const unsigned char *)run->tensors->v + piece->head * shape->v.head * bytes;
-  int64_t page = token / p->page_size_tokens, slot = token % p->page_size_tokens;
+  int64_t page = in_request / p->page_size_tokens, slot = in_request % p->page_size_tokens;
   for (int64_t t = 0; t < n; page++, slot = 0) {
     const int64_t id = load_index(p->table_type, run->tensors->block_table, row + page);
     const int64_t in_page = spl_min(n - t, p->page_size_tokens - slot);
@@ -98,6 +99,9 @@ static void begin_group(const run_context *run, const spl_piece *piece, spl_grou
   const splitkv_problem *p = &shape->problem;
   g->n_tiles = 0;
   g->n_folds = 0;
+  if (p->flags & SPLITKV_FLAG_ALIBI) {
+    g->slopes = run->tensors->alibi_slopes + piece->head * shape->group;
+  }
   const unsigned char *q = (const unsigned char *)run->tensors->q;
   for (int64_t h = 0; h < shape->group; h++) {
     const int64_t offset =
@@ -117,6 +121,9 @@ static void attend_tile(const run_context *run, const bundle_tile *tile, const b
   const splitkv_problem *p = &shape->problem;
   const int64_t bytes = shape->kv_bytes, others = next->wide - 1;
   spl_tile t = {.k_rows = tile->k, .v_rows = tile->v};
+  if (tile->n > 0) {
+    t.position = tile->token + 1 - spl_attended(run->plan, tile->bundle->pieces[0].request);
+  }
   t.next_k.bytes = (p->head_dim + others * shape->k.head) * bytes;
   t.next_v.bytes = (p->head_dim_v + others * shape->v.head) * bytes;
   int64_t asked = 0, done = 0;
@@ -146,11 +153,34 @@ static void store_result(const run_context *run, int64_t request, int64_t query_
   if (run->tensors->lse != NULL) run->tensors->lse[request * p->n_heads_q + query_head] = lse;
 }
 
+/* The sink of a query head; -inf: it has none. */
+static float sink_of(const run_context *run, int64_t query_head) {
+  return run->tensors->sinks == NULL ? -INFINITY : run->tensors->sinks[query_head];
+}
+
+/* The end of a row that was not cut: its sink is merged with it. */
+static void end_row(const run_context *run, int64_t request, int64_t query_head, const float *row,
+                    float lse) {
+  const int64_t n = run->plan->shape.problem.head_dim_v;
+  const float sink = sink_of(run, query_head), max_lse = sink > lse ? sink : lse;
+  if (sink == -INFINITY) {
+    store_result(run, request, query_head, row, lse);
+    return;
+  }
+  spl_combined sum;
+  spl_combine_begin(&sum, n);
+  spl_combine_add(&sum, row, n, 1.0f, lse, max_lse);
+  spl_combine_add_sink(&sum, sink, max_lse);
+  float out[SPLITKV_MAX_HEAD_DIM];
+  lse = spl_combine_end(&sum, n, max_lse, out);
+  store_result(run, request, query_head, out, lse);
+}
+
 static void store_empty(const run_context *run, const spl_piece *piece) {
   const spl_shape *shape = &run->plan->shape;
   static const float zeros[SPLITKV_MAX_HEAD_DIM];
   for (int64_t h = 0; h < shape->group; h++) {
-    store_result(run, piece->request, piece->head * shape->group + h, zeros, -INFINITY);
+    end_row(run, piece->request, piece->head * shape->group + h, zeros, -INFINITY);
   }
 }
 
@@ -163,8 +193,8 @@ static void store_whole(const run_context *run, const spl_piece *piece, const sp
     /* No weight at all: 0, also where V holds inf or NaN, whose product with 0 is NaN. */
     if (weight == 0) memset(row, 0, (size_t)shape->dv_padded * sizeof *row);
     shape->kernels->normalize(row, shape->dv_padded, weight);
-    store_result(run, piece->request, piece->head * shape->group + h, row,
-                 spl_lse((float)g->max[h], weight));
+    end_row(run, piece->request, piece->head * shape->group + h, row,
+            spl_lse((float)g->max[h], weight));
   }
 }
 
@@ -219,7 +249,7 @@ static void place_groups(const run_context *run, const spl_task_scratch *where,
                             .d_padded = shape->d_padded,
                             .dv_padded = shape->dv_padded,
                             .q_dtype = (int)shape->problem.dtype_q,
-                            .score_scale = shape->score_scale};
+                            .rule = shape->rule};
   }
   spl_scratch_place(shape, &where->needs, scratch + where->rows, scratch + where->sums, groups);
 }
@@ -301,7 +331,8 @@ static void merge_head(const run_context *run, const spl_merge_run *m, int64_t h
   const spl_shape *shape = &run->plan->shape;
   const int64_t n = shape->problem.head_dim_v;
   const int64_t slot = m->slot + (head - m->head) * m->n_splits;
-  float max_lse = -INFINITY;
+  const float sink = sink_of(run, head * shape->group + h);
+  float max_lse = sink > -INFINITY ? sink : -INFINITY;
   for (int64_t s = 0; s < m->n_splits; s++) {
     const float *state = slot_state(run, slot + s, h);
     const float lse = spl_lse(state[0], state[1]);
@@ -314,6 +345,7 @@ static void merge_head(const run_context *run, const spl_merge_run *m, int64_t h
     spl_combine_add(&sum, slot_out(run, slot + s, h), n, state[1], spl_lse(state[0], state[1]),
                     max_lse);
   }
+  spl_combine_add_sink(&sum, sink, max_lse);
   float out[SPLITKV_MAX_HEAD_DIM];
   const float lse = spl_combine_end(&sum, n, max_lse, out);
   store_result(run, m->request, head * shape->group + h, out, lse);
@@ -361,15 +393,39 @@ static splitkv_status check_workspace(const splitkv_plan *plan, const void *work
                   "the address is %d beyond a multiple of %d", beyond, SPLITKV_ALIGNMENT);
 }
 
+/* Copies a caller's tensors of any known size into *full, zero beyond it. */
+static splitkv_status import_tensors(const splitkv_tensors *tensors, splitkv_tensors *full,
+                                     splitkv_error *error) {
+  if (tensors == NULL) return spl_fail_null(error, "tensors");
+  const splitkv_status status =
+      spl_check_struct_size(error, "tensors.struct_size", tensors->struct_size,
+                            offsetof(splitkv_tensors, sinks), sizeof(splitkv_tensors));
+  if (status != SPLITKV_OK) return status;
+  memset(full, 0, sizeof *full);
+  memcpy(full, tensors, tensors->struct_size);
+  full->struct_size = sizeof *full;
+  return SPLITKV_OK;
+}
+
+/* What is given without its flag would be ignored: better said than done. */
+static splitkv_status check_unused(const splitkv_plan *plan, const splitkv_tensors *t,
+                                   splitkv_error *error) {
+  const uint32_t flags = plan->shape.problem.flags;
+  const bool sinks = t->sinks != NULL && !(flags & SPLITKV_FLAG_SINKS);
+  const bool slopes = t->alibi_slopes != NULL && !(flags & SPLITKV_FLAG_ALIBI);
+  if (!sinks && !slopes) return SPLITKV_OK;
+  return spl_fail(
+      error, SPLITKV_ERROR_TENSOR_UNUSED, sinks ? "tensors.sinks" : "tensors.alibi_slopes", 0,
+      "is given, but problem.flags lacks %s", sinks ? "SPLITKV_FLAG_SINKS" : "SPLITKV_FLAG_ALIBI");
+}
+
 static splitkv_status check_tensors(const splitkv_plan *plan, const splitkv_tensors *t,
                                     splitkv_error *error) {
-  if (t == NULL) return spl_fail_null(error, "tensors");
-  splitkv_status status =
-      spl_check_struct_size(error, "tensors.struct_size", t->struct_size, sizeof *t, sizeof *t);
-  if (status != SPLITKV_OK) return status;
   const spl_shape *shape = &plan->shape;
   const bool rows = plan->n_requests > 0, attended = plan->n_attended > 0;
   const bool csr = shape->problem.table_format == SPLITKV_TABLE_CSR;
+  const bool sinks = rows && (shape->problem.flags & SPLITKV_FLAG_SINKS) != 0;
+  const bool slopes = attended && (shape->problem.flags & SPLITKV_FLAG_ALIBI) != 0;
   const int64_t index = spl_index_bytes(shape->problem.table_type);
   const struct {
     const char *field;
@@ -384,13 +440,15 @@ static splitkv_status check_tensors(const splitkv_plan *plan, const splitkv_tens
       {"tensors.table_offsets", t->table_offsets, attended && csr, index},
       {"tensors.out", t->out, rows, shape->out_bytes},
       {"tensors.lse", t->lse, false, (int64_t)sizeof(float)},
+      {"tensors.sinks", t->sinks, sinks, (int64_t)sizeof(float)},
+      {"tensors.alibi_slopes", t->alibi_slopes, slopes, (int64_t)sizeof(float)},
   };
   for (size_t i = 0; i < sizeof pointers / sizeof pointers[0]; i++) {
-    status = spl_check_pointer(error, pointers[i].field, pointers[i].pointer, pointers[i].needed,
-                               pointers[i].alignment);
+    const splitkv_status status = spl_check_pointer(error, pointers[i].field, pointers[i].pointer,
+                                                    pointers[i].needed, pointers[i].alignment);
     if (status != SPLITKV_OK) return status;
   }
-  return SPLITKV_OK;
+  return check_unused(plan, t, error);
 }
 
 /* CSR: offsets ascend, stay inside the table, and each row holds the pages its length needs. */
@@ -437,9 +495,10 @@ static splitkv_status check_page_ids(const splitkv_plan *plan, const splitkv_ten
   const splitkv_problem *p = &plan->shape.problem;
   if (p->flags & SPLITKV_FLAG_TRUST_TABLE) return SPLITKV_OK;
   for (int64_t r = 0; r < plan->n_requests; r++) {
-    const int64_t n = spl_ceil_div(plan->kv_lens[r], p->page_size_tokens);
+    const int64_t before = spl_passed_over(plan, r) / p->page_size_tokens; /* may be released */
+    const int64_t n = spl_ceil_div(plan->kv_lens[r], p->page_size_tokens) - before;
     if (n == 0) continue;
-    const int64_t row = table_row(p, t, r);
+    const int64_t row = table_row(p, t, r) + before;
     const bool bad = p->table_type == SPLITKV_I32
                          ? any_bad_i32((const int32_t *)t->block_table + row, n, p->n_pages)
                          : any_bad_i64((const int64_t *)t->block_table + row, n, p->n_pages);
@@ -450,8 +509,9 @@ static splitkv_status check_page_ids(const splitkv_plan *plan, const splitkv_ten
       if (id < 0 || id >= p->n_pages) break;
     }
     return spl_fail(error, SPLITKV_ERROR_PAGE_ID, "tensors.block_table", id,
-                    "page %lld of request %lld is %lld, the cache has pages 0..%lld", (long long)i,
-                    (long long)r, (long long)id, (long long)p->n_pages - 1);
+                    "page %lld of request %lld is %lld, the cache has pages 0..%lld",
+                    (long long)(before + i), (long long)r, (long long)id,
+                    (long long)p->n_pages - 1);
   }
   return SPLITKV_OK;
 }
@@ -482,18 +542,21 @@ splitkv_status splitkv_run(const splitkv_plan *plan, const splitkv_problem *prob
   if (status != SPLITKV_OK) return status;
   status = check_problem(plan, problem, error);
   if (status != SPLITKV_OK) return status;
-  status = check_tensors(plan, tensors, error);
+  splitkv_tensors full;
+  status = import_tensors(tensors, &full, error);
+  if (status != SPLITKV_OK) return status;
+  status = check_tensors(plan, &full, error);
   if (status != SPLITKV_OK) return status;
   status = check_workspace(plan, workspace, workspace_bytes, error);
   if (status != SPLITKV_OK) return status;
   status = spl_check_pool(pool, error);
   if (status != SPLITKV_OK) return status;
-  status = check_offsets(plan, tensors, error);
+  status = check_offsets(plan, &full, error);
   if (status != SPLITKV_OK) return status;
-  status = check_page_ids(plan, tensors, error);
+  status = check_page_ids(plan, &full, error);
   if (status != SPLITKV_OK) return status;
 
-  run_context run = {plan, tensors, (unsigned char *)workspace};
+  run_context run = {plan, &full, (unsigned char *)workspace};
   spl_parallel_for(pool, plan->n_tasks, run_task, &run);
   spl_parallel_for(pool, plan->n_merge_tasks, merge_task, &run);
   return SPLITKV_OK;

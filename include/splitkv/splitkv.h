@@ -12,6 +12,9 @@
  *   out[c]   = sum_t exp(score[t]) * v[t][c] / sum_t exp(score[t])
  *   lse      = ln sum_t exp(score[t])
  *
+ * and, where the problem says so, with a sliding window, a soft-cap of the scores, ALiBi and
+ * attention sinks, in any combination (docs/variants.md).
+ *
  * The numeric contract (empty requests, NaN, error bounds, which bits depend on what) stands in
  * docs/numerics.md.
  *
@@ -129,7 +132,11 @@ extern "C" {
   X(SPLITKV_ERROR_ASCEND_BOUNDS, 64, "the kernel accesses memory outside of a buffer")             \
   X(SPLITKV_ERROR_ASCEND_LIBRARY, 65, "a library could not be loaded")                             \
   X(SPLITKV_ERROR_ASCEND_SYMBOL, 66, "a library lacks a function")                                 \
-  X(SPLITKV_ERROR_ASCEND_RUNTIME, 67, "a call of the Ascend runtime failed")
+  X(SPLITKV_ERROR_ASCEND_RUNTIME, 67, "a call of the Ascend runtime failed")                       \
+  X(SPLITKV_ERROR_WINDOW, 68, "the sliding window is negative")                                    \
+  X(SPLITKV_ERROR_SOFTCAP, 69, "the soft-cap is not finite and positive, or out of range")         \
+  X(SPLITKV_ERROR_TENSOR_UNUSED, 70, "a tensor is given that the problem has no flag for")         \
+  X(SPLITKV_ERROR_ASCEND_VARIANT, 71, "the Ascend kernel has no such variant of attention")
 
 typedef enum splitkv_status {
 #define SPLITKV_STATUS_ENUM(name, value, text) name = value,
@@ -177,9 +184,10 @@ typedef enum splitkv_index_type { SPLITKV_I32 = 0, SPLITKV_I64 = 1 } splitkv_ind
 typedef enum splitkv_split_policy {
   /* Equal work for each worker; at most 2 partial slots per worker whatever the batch. */
   SPLITKV_SPLIT_AUTO = 0,
-  /* Cuts every split_value tokens from token 0: a row's bits depend on that row alone. */
+  /* Cuts every split_value tokens from the first one attended to (token 0, or where the window
+   * begins): a row's bits depend on that row alone. */
   SPLITKV_SPLIT_FIXED_SIZE = 1,
-  /* Each request cut into min(split_value, kv_len) nearly equal splits. */
+  /* Each request cut into min(split_value, tokens attended to) nearly equal splits. */
   SPLITKV_SPLIT_FIXED_COUNT = 2,
   /* No request is cut: a row's bits depend on that row alone. */
   SPLITKV_SPLIT_NONE = 3
@@ -206,6 +214,8 @@ typedef enum splitkv_arithmetic {
 
 /* problem.flags */
 #define SPLITKV_FLAG_TRUST_TABLE 1u /* run does not check page ids: the caller vouches for them */
+#define SPLITKV_FLAG_SINKS 2u       /* tensors.sinks joins the denominator */
+#define SPLITKV_FLAG_ALIBI 4u       /* tensors.alibi_slopes biases the scores by distance */
 
 typedef struct splitkv_problem {
   size_t struct_size;
@@ -243,6 +253,17 @@ typedef struct splitkv_problem {
 
   splitkv_arithmetic arithmetic; /* what the caller allows */
   uint32_t reserved;             /* 0 */
+
+  /* A row attends to its last window_tokens tokens, its own included; 0: to all kv_len of them. It
+   * is computed as the row without the tokens before the window: these are neither read nor
+   * counted, cuts and tiles begin with the window. Table entries of pages that lie wholly before it
+   * may hold anything, but a row of the table still has them. >= 0; more than kv_len is no window.
+   */
+  int64_t window_tokens;
+  /* 0, or c > 0: score = c * tanh(scale * q.k / c), before ALiBi. Finite; c * log2(e) fits in f32,
+   * and scale / c is a normal f32 number. */
+  float logit_softcap;
+  uint32_t reserved2; /* 0 */
 } splitkv_problem;
 
 /* Zeroes *problem and sets struct_size: f32, NHD, dense int32 table, AUTO, best kernel set of the
@@ -279,8 +300,8 @@ static inline void splitkv_limits_init(splitkv_limits *limits) {
   limits->max_workers = 1;
 }
 
-/* Bytes that no plan within `limits` exceeds, in closed form; monotone in every limit. sizes is
- * written on success only.
+/* Bytes that no plan within `limits` exceeds, in closed form; monotone in every limit. Limits speak
+ * of kv_len; a window is taken into account. sizes is written on success only.
  * Errors: as splitkv_describe; LIMITS, N_WORKERS, OVERFLOW, NULL_POINTER, STRUCT_SIZE. */
 SPLITKV_API splitkv_status splitkv_get_sizes(const splitkv_problem *problem,
                                              const splitkv_limits *limits, splitkv_sizes *sizes,
@@ -379,7 +400,7 @@ SPLITKV_API splitkv_status splitkv_plan_get_region(const splitkv_plan *plan, int
 
 typedef struct splitkv_task_info {
   size_t struct_size;
-  int64_t kv_tokens; /* tokens times KV heads that the task reads */
+  int64_t kv_tokens; /* tokens in the window times KV heads that the task reads */
   int64_t n_pieces;  /* splits, or whole rows; rows of empty requests are not counted */
 } splitkv_task_info;
 
@@ -420,6 +441,12 @@ typedef struct splitkv_tensors {
   int64_t table_entries;     /* CSR: entries in block_table; DENSE: 0 */
   void *out;                 /* [n_requests, n_heads_q, head_dim_v] of dtype_out */
   float *lse;                /* [n_requests, n_heads_q], or NULL if not wanted */
+  /* [n_heads_q] with SPLITKV_FLAG_SINKS, else NULL: exp(sinks[h]) joins the denominator of out, and
+   * lse. Natural logarithms, not multiplied by scale; -INFINITY is no sink. Partials carry none: a
+   * sink counts as the last partial of its row, one with lse = sinks[h] and out 0. */
+  const float *sinks;
+  /* [n_heads_q] with SPLITKV_FLAG_ALIBI, else NULL: score[t] += slope * (t - (kv_len - 1)). */
+  const float *alibi_slopes;
 } splitkv_tensors;
 
 static inline void splitkv_tensors_init(splitkv_tensors *tensors) {
@@ -430,10 +457,10 @@ static inline void splitkv_tensors_init(splitkv_tensors *tensors) {
 /* Computes out and lse. Allocates nothing; a task takes up to about 112 KB of stack. `problem` is
  * the one that the plan was made of: a mismatch is refused. workspace is SPLITKV_ALIGNMENT-aligned,
  * at least the plan's bytes (NULL when 0), needs no initialisation, and is free again on return.
- * pool NULL: the calling thread does all. k, v and block_table may be NULL when no request attends
- * to anything, q, out too when there are no requests. Errors: NULL_POINTER, STRUCT_SIZE,
- * PLAN_INVALID, PLAN_MISMATCH, WORKSPACE_SIZE, WORKSPACE_ALIGNMENT, TENSOR_ALIGNMENT,
- * TABLE_OFFSETS, TABLE_SHORT, PAGE_ID, POOL. */
+ * pool NULL: the calling thread does all. q, k, v, block_table and alibi_slopes may be NULL when no
+ * request attends to anything, out and sinks too when there are no requests. Errors: NULL_POINTER,
+ * STRUCT_SIZE, PLAN_INVALID, PLAN_MISMATCH, WORKSPACE_SIZE, WORKSPACE_ALIGNMENT, TENSOR_ALIGNMENT,
+ * TENSOR_UNUSED, TABLE_OFFSETS, TABLE_SHORT, PAGE_ID, POOL. */
 SPLITKV_API splitkv_status splitkv_run(const splitkv_plan *plan, const splitkv_problem *problem,
                                        const splitkv_tensors *tensors, void *workspace,
                                        size_t workspace_bytes, const splitkv_pool *pool,
@@ -443,7 +470,8 @@ SPLITKV_API splitkv_status splitkv_run(const splitkv_plan *plan, const splitkv_p
 
 /* Partial s of row i is out_parts[s][i][0..head_dim_v) with lse_parts[s][i]; an lse of -inf is a
  * partial that attended to nothing. The merge is the one that run applies to its own splits, in
- * ascending s: merging by hand what was cut by hand gives FIXED_SIZE's bits. */
+ * ascending s: merging by hand what was cut by hand gives FIXED_SIZE's bits. With sinks: cut and
+ * run without them, and merge with one more state behind the others, of out 0 and lse sinks[h]. */
 typedef struct splitkv_merge_args {
   size_t struct_size;
   int64_t n_states;       /* >= 0 */

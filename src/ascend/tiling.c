@@ -316,6 +316,25 @@ static splitkv_status check_form(const splitkv_problem *p, splitkv_error *error)
   return SPLITKV_OK;
 }
 
+/* The kernel computes plain attention and no other. */
+static splitkv_status check_variant(const splitkv_problem *p, splitkv_error *error) {
+  const uint32_t flags = p->flags & (SPLITKV_FLAG_SINKS | SPLITKV_FLAG_ALIBI);
+  const struct {
+    const char *field;
+    int64_t value;
+    double number;
+  } variants[] = {{"problem.window_tokens", p->window_tokens, (double)p->window_tokens},
+                  {"problem.logit_softcap", 0, (double)p->logit_softcap},
+                  {"problem.flags", flags, (double)flags}};
+  for (size_t i = 0; i < sizeof variants / sizeof variants[0]; i++) {
+    if (variants[i].number == 0) continue;
+    return spl_fail(error, SPLITKV_ERROR_ASCEND_VARIANT, variants[i].field, variants[i].value,
+                    "%.17g asks for a variant; the kernel has no window, soft-cap, sinks or ALiBi",
+                    variants[i].number);
+  }
+  return SPLITKV_OK;
+}
+
 splitkv_status spl_ascend_import(const splitkv_problem *problem,
                                  const splitkv_ascend_target *target, spl_ascend_case *c,
                                  splitkv_error *error) {
@@ -330,6 +349,8 @@ splitkv_status spl_ascend_import(const splitkv_problem *problem,
   if (status != SPLITKV_OK) return status;
   c->target = *target;
   status = check_form(&c->problem, error);
+  if (status != SPLITKV_OK) return status;
+  status = check_variant(&c->problem, error);
   if (status != SPLITKV_OK) return status;
   status = check_word_sizes(&c->problem, error);
   if (status != SPLITKV_OK || (target->flags & SPLITKV_ASCEND_UNCHECKED) != 0) return status;

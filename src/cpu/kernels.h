@@ -28,13 +28,25 @@
 /* Index of kernels by storage type; the values of splitkv_dtype. */
 enum { SPL_DTYPE_F32, SPL_DTYPE_F16, SPL_DTYPE_BF16, SPL_N_DTYPES };
 
+/* How a dot product becomes a score in base 2:
+ *   x = dot * scale
+ *   capped: x = (outer_hi + outer_lo) * tanh((inner_hi + inner_lo) * x), the constants in two parts
+ * and x += slope * log2(e) * position with ALiBi (docs/numerics.md has the operations). */
+typedef struct spl_score_rule {
+  float scale; /* scale * log2(e); 1 where capped */
+  int is_capped;
+  float inner_hi, inner_lo; /* scale / cap */
+  float outer_hi, outer_lo; /* cap * log2(e) */
+} spl_score_rule;
+
 /* Running attention state of the query heads that share one KV head. Rows are d_padded or
  * dv_padded floats apart: head_dim rounded up to SPL_LANES. All pointers to caller memory. */
 typedef struct spl_group {
   int64_t n_heads; /* >= 1 */
   int64_t d, dv;   /* channels of K and of V */
   int64_t d_padded, dv_padded;
-  float score_scale;      /* scale * log2(e): scores are in base 2 */
+  spl_score_rule rule;    /* of scores */
+  const float *slopes;    /* [n_heads] of ALiBi, natural, or NULL */
   int64_t score_stride;   /* floats per row of scores, a multiple of SPL_LANES */
   int q_dtype;            /* whose load_q filled q */
   float *q;               /* q_floats of the kernel set, in the order of its load_q */
@@ -60,6 +72,7 @@ typedef struct spl_stretches {
  * SPL_LANES are addresses of attended rows (the last one repeats). */
 typedef struct spl_tile {
   int64_t n_tokens; /* 1 .. SPL_TILE_TOKENS, at most score_stride */
+  int64_t position; /* of the first token, counted from the query's: <= 0 */
   const unsigned char *const *k_rows, *const *v_rows;
   int64_t k_offset, v_offset;
   spl_stretches next_k, next_v;

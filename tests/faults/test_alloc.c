@@ -100,6 +100,7 @@ int main(void) {
   for (uint64_t seed = 1; seed <= 300 && check_failures() == 0; ++seed) {
     rng r = {seed};
     test_spec_random(&spec, &r, &ranges);
+    test_spec_vary(&spec, &r, (int)(seed % N_VARIANTS));
     test_batch b;
     test_batch_build(&b, &spec);
     plan_allocations(&b);

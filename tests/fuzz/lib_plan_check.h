@@ -31,7 +31,7 @@ static inline void check_regions(const splitkv_plan *plan, const splitkv_plan_in
   FUZZ_CHECK(end == info->workspace_bytes);
 }
 
-/* Regions, tasks and text of a plan whose lengths sum to `tokens`. */
+/* Regions, tasks and text of a plan whose rows attend to `tokens` in all. */
 static inline void check_plan(const splitkv_plan *plan, int64_t tokens, int64_t n_heads_kv) {
   splitkv_plan_info info;
   info.struct_size = sizeof info;

@@ -23,7 +23,7 @@ static void read_problem(fuzz_input *in, splitkv_problem *p) {
       &p->v_stride_token,   &p->v_stride_head,
   };
   for (int64_t n = fuzz_range(in, 0, 7); n > 0; --n) {
-    const size_t which = (size_t)fuzz_range(in, 0, 31);
+    const size_t which = (size_t)fuzz_range(in, 0, 35);
     const int64_t number = fuzz_number(in);
     const unsigned small = (unsigned)number;
     switch (which) {
@@ -64,6 +64,16 @@ static void read_problem(fuzz_input *in, splitkv_problem *p) {
     case 31:
       p->arithmetic = (splitkv_arithmetic)small;
       break;
+    case 32:
+    case 33:
+      p->window_tokens = number;
+      break;
+    case 34:
+      memcpy(&p->logit_softcap, &small, sizeof p->logit_softcap);
+      break;
+    case 35:
+      p->reserved2 = small;
+      break;
     case 30:
       p->struct_size = (size_t)number;
       break;
@@ -100,13 +110,23 @@ static splitkv_status check_sizes(fuzz_input *in, const splitkv_problem *p,
   return status;
 }
 
+/* Tokens inside the window, as far as the struct's size has one. */
+static int64_t tokens_inside(const splitkv_problem *p, int64_t kv_len) {
+  splitkv_problem known;
+  memset(&known, 0, sizeof known);
+  memcpy(&known, p, p->struct_size < sizeof known ? p->struct_size : sizeof known);
+  return known.window_tokens > 0 && known.window_tokens < kv_len ? known.window_tokens : kv_len;
+}
+
 static void check_bound(const splitkv_problem *p, const splitkv_batch *b, const int64_t *lens,
                         const splitkv_plan *plan, size_t plan_bytes) {
   splitkv_limits limits;
   splitkv_limits_init(&limits);
   limits.max_requests = b->n_requests;
   limits.max_workers = b->n_workers;
+  int64_t inside = 0;
   for (int64_t i = 0; i < b->n_requests; ++i) {
+    inside += tokens_inside(p, lens[i]);
     limits.max_kv_tokens_total += lens[i];
     if (lens[i] > limits.max_kv_tokens_per_request) limits.max_kv_tokens_per_request = lens[i];
   }
@@ -114,7 +134,7 @@ static void check_bound(const splitkv_problem *p, const splitkv_batch *b, const 
   if (splitkv_get_sizes(p, &limits, &sizes, NULL) == SPLITKV_OK)
     FUZZ_CHECK(sizes.plan_bytes >= plan_bytes &&
                sizes.workspace_bytes >= splitkv_plan_workspace_bytes(plan));
-  check_plan(plan, limits.max_kv_tokens_total, p->n_heads_kv);
+  check_plan(plan, inside, p->n_heads_kv);
 }
 
 static void check_planning(fuzz_input *in, const splitkv_problem *p, splitkv_status described) {

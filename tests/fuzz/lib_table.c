@@ -41,6 +41,13 @@ static void read_scene(fuzz_input *in, scene *s) {
     s->offsets[r] = fuzz_byte(in) < 230 ? fuzz_range(in, 0, MAX_ENTRIES) : fuzz_number(in);
   for (int64_t i = 0; i < s->n_entries; ++i)
     s->ids[i] = fuzz_byte(in) < 230 ? fuzz_range(in, 0, PAGES - 1) : fuzz_number(in);
+  s->p.window_tokens = fuzz_range(in, 0, 23);
+}
+
+/* The first token that request r attends to. */
+static int64_t first_token(const scene *s, int64_t r) {
+  const int64_t window = s->p.window_tokens;
+  return window > 0 && window < s->lens[r] ? s->lens[r] - window : 0;
 }
 
 /* The n numbers in memory of exactly their size; in int32 they wrap, in `numbers` too. */
@@ -76,7 +83,7 @@ static splitkv_status wanted(const scene *s) {
     if (end - first < (s->lens[r] + PAGE - 1) / PAGE) return SPLITKV_ERROR_TABLE_SHORT;
   }
   for (int64_t r = 0; r < s->b.n_requests; ++r)
-    for (int64_t i = 0; i * PAGE < s->lens[r]; ++i) {
+    for (int64_t i = first_token(s, r) / PAGE; i * PAGE < s->lens[r]; ++i) {
       const int64_t id = s->ids[(csr ? s->offsets[r] : r * s->p.table_width) + i];
       if (id < 0 || id >= PAGES) return SPLITKV_ERROR_PAGE_ID;
     }
@@ -96,9 +103,10 @@ static void check_out(const scene *s, const float *out) {
     double sum = 0;
     const int64_t row =
         s->p.table_format == SPLITKV_TABLE_CSR ? s->offsets[r] : r * s->p.table_width;
-    for (int64_t t = 0; t < s->lens[r]; ++t)
+    const int64_t first = first_token(s, r);
+    for (int64_t t = first; t < s->lens[r]; ++t)
       sum += (double)s->ids[row + t / PAGE] + 1;
-    const double want = s->lens[r] > 0 ? sum / (double)s->lens[r] : 0;
+    const double want = s->lens[r] > 0 ? sum / (double)(s->lens[r] - first) : 0;
     const double got = (double)out[r * DIM];
     FUZZ_CHECK(got - want <= 1e-5 && want - got <= 1e-5);
   }

@@ -235,6 +235,7 @@ static void side_by_side(rng *r, bool large) {
   for (int64_t i = 0; i < spec.n_requests; ++i)
     spec.kv_lens[i] = rng_one_in(r, 3) ? RNG_PICK(r, around) : rng_range(r, 0, large ? 700 : 1500);
   spec.n_workers = rng_range(r, 1, 12);
+  if (rng_one_in(r, 2)) test_spec_vary(&spec, r, (int)rng_range(r, 0, N_VARIANTS - 1));
   test_batch b;
   test_batch_build(&b, &spec);
   if (test_batch_run(&b, NULL)) {
@@ -267,6 +268,7 @@ int main(int argc, char **argv) {
   for (int64_t i = 0; i < n && check_failures() == 0; ++i) {
     rng r = {first + (uint64_t)i};
     test_spec_random(&spec, &r, &ranges);
+    if (i % 2) test_spec_vary(&spec, &r, (int)(i / 2 % N_VARIANTS));
     spec.no_lse = false;
     spec.problem.q_stride_head = spec.problem.q_stride_request = 0;
     independent_policies(&spec, &r);

@@ -1,5 +1,6 @@
 /* Cutting requests by hand, running the pieces as requests of their own and merging them gives
- * FIXED_SIZE's bits.
+ * FIXED_SIZE's bits: of what is inside a window, and with the sinks as one more state at the end.
+ * (Not with ALiBi: a piece counts its positions from its own end.)
  *
  * SPDX-License-Identifier: Apache-2.0
  *
@@ -19,7 +20,7 @@ static void cut(const test_spec *whole, int64_t r, int64_t size, int64_t n_empty
                 test_spec *pieces) {
   *pieces = *whole;
   pieces->n_requests = 0;
-  int64_t at = 0;
+  int64_t at = test_tokens_before(whole, whole->kv_lens[r]);
   while (at < whole->kv_lens[r] || n_empty > 0) {
     const int64_t i = pieces->n_requests++;
     const int64_t left = whole->kv_lens[r] - at;
@@ -30,10 +31,28 @@ static void cut(const test_spec *whole, int64_t r, int64_t size, int64_t n_empty
     at += pieces->kv_lens[i];
     n_empty -= empty;
   }
+  pieces->problem.window_tokens = 0;
+  pieces->problem.flags &= ~SPLITKV_FLAG_SINKS;
   pieces->problem.split_policy = SPLITKV_SPLIT_NONE;
   pieces->problem.split_value = 0;
   pieces->problem.dtype_out = SPLITKV_F32;
   pieces->problem.out_stride_head = pieces->problem.out_stride_request = 0;
+}
+
+/* The states of the pieces, and where there are sinks one more: out 0 and lse the sink. */
+static int64_t gather(const test_batch *whole, const test_batch *pieces, float **out, float **lse) {
+  const int64_t heads = whole->problem.n_heads_q, n = pieces->spec.n_requests;
+  const size_t row = (size_t)whole->problem.head_dim_v;
+  *out = calloc((size_t)((n + 1) * heads) * row, sizeof **out);
+  *lse = calloc((size_t)((n + 1) * heads), sizeof **lse);
+  if (!*out || !*lse) exit(2);
+  if (n > 0) {
+    memcpy(*out, pieces->out.data, pieces->out.size_bytes);
+    memcpy(*lse, pieces->lse.data, pieces->lse.size_bytes);
+  }
+  if (!whole->tensors.sinks) return n;
+  memcpy(*lse + n * heads, whole->tensors.sinks, (size_t)heads * sizeof **lse);
+  return n + 1;
 }
 
 /* Merges what the pieces gave and compares with the rows of request r. */
@@ -45,11 +64,12 @@ static void merge_and_compare(const test_batch *whole, int64_t r, const test_bat
   memset(out.data, 0xee, out.size_bytes);
   splitkv_merge_args args;
   splitkv_merge_args_init(&args);
-  args.n_states = pieces->spec.n_requests;
+  float *out_parts = NULL, *lse_parts = NULL;
+  args.n_states = gather(whole, pieces, &out_parts, &lse_parts);
   args.n_rows = heads;
   args.head_dim_v = dv;
-  args.out_parts = (const float *)(const void *)pieces->out.data;
-  args.lse_parts = pieces->tensors.lse;
+  args.out_parts = out_parts;
+  args.lse_parts = lse_parts;
   args.dtype_out = whole->problem.dtype_out;
   args.out = out.data;
   args.lse = (float *)(void *)lse.data;
@@ -65,6 +85,8 @@ static void merge_and_compare(const test_batch *whole, int64_t r, const test_bat
   CHECK(guard_is_intact(&out) && guard_is_intact(&lse));
   guard_destroy(&out);
   guard_destroy(&lse);
+  free(out_parts);
+  free(lse_parts);
 }
 
 static void one_problem(uint64_t seed) {
@@ -72,6 +94,7 @@ static void one_problem(uint64_t seed) {
   static test_spec spec, piece_spec;
   rng r = {seed};
   test_spec_random(&spec, &r, &ranges);
+  if (seed % 2) test_spec_vary(&spec, &r, (int)(seed / 2 % N_VARIANTS) & ~VARIANT_ALIBI);
   spec.no_lse = false;
   spec.problem.split_policy = SPLITKV_SPLIT_FIXED_SIZE;
   spec.problem.split_value = rng_range(&r, 8, 500);

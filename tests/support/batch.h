@@ -5,7 +5,7 @@
  * The contents of a request depend on its source number, its token numbers and the seed alone, not
  * on where its pages lie: the same request gives the same rows in any batch, layout and page size.
  * Every element that no token attended to occupies is NaN, every table entry that no request needs
- * names no page. */
+ * names no page: those before a window, too. */
 #ifndef SPLITKV_TEST_BATCH_H
 #define SPLITKV_TEST_BATCH_H
 
@@ -42,7 +42,8 @@ typedef enum test_stride_kind {
 } test_stride_kind;
 
 struct test_spec;
-/* Element `channel` of the row (tensor 'q', 'k' or 'v') of a source; token is 0 for 'q'. */
+/* Element `channel` of the row (tensor 'q', 'k' or 'v') of a source; token is 0 for 'q'. And of
+ * 's', the sinks, and 'a', the slopes of ALiBi, where the problem has them: by head alone. */
 typedef double (*test_value)(const struct test_spec *spec, char tensor, int64_t source,
                              int64_t head, int64_t token, int64_t channel);
 
@@ -75,7 +76,7 @@ typedef struct test_batch {
   splitkv_problem problem; /* complete; a test may change policy, isa and flags between runs */
   splitkv_batch batch;
   splitkv_tensors tensors;
-  guard_buffer q, k, v, table, offsets, kv_lens, out, lse;
+  guard_buffer q, k, v, table, offsets, kv_lens, out, lse, sinks, slopes;
   ref_result exact;              /* NULLs until test_batch_compare */
   splitkv_arithmetic arithmetic; /* class of the kernel set that the last run took */
 } test_batch;
@@ -94,6 +95,19 @@ typedef struct test_ranges {
 
 /* Anything that the library supports. */
 void test_spec_random(test_spec *spec, rng *r, const test_ranges *ranges);
+
+/* Window, soft-cap, sinks and ALiBi: bit i of `which` asks for the i-th, with random numbers. */
+enum {
+  VARIANT_WINDOW = 1,
+  VARIANT_SOFTCAP = 2,
+  VARIANT_SINKS = 4,
+  VARIANT_ALIBI = 8,
+  N_VARIANTS = 16
+};
+void test_spec_vary(test_spec *spec, rng *r, int which);
+
+/* Tokens of a request of this length before the window. */
+int64_t test_tokens_before(const test_spec *spec, int64_t kv_len);
 
 /* Builds tensors, table and outputs. */
 void test_batch_build(test_batch *b, const test_spec *spec);

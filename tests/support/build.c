@@ -20,6 +20,7 @@ typedef struct page_map {
   int64_t slot_of[TEST_MAX_REQUESTS];
   int64_t owner[TEST_MAX_REQUESTS];       /* a request of the slot */
   int64_t slot_tokens[TEST_MAX_REQUESTS]; /* longest length in the slot */
+  int64_t slot_begin[TEST_MAX_REQUESTS];  /* first token that a window reaches */
   int64_t slot_first[TEST_MAX_REQUESTS];  /* index of its first page in `physical` */
   int64_t n_named, n_pages;
   int64_t *physical; /* [n_pages], a permutation */
@@ -50,8 +51,13 @@ static void map_pages(const test_spec *s, page_map *m) {
   memset(m, 0, sizeof *m);
   for (int64_t r = 0; r < s->n_requests; ++r) {
     const int64_t slot = find_slot(s, m, r);
-    if (slot == m->n_slots) m->owner[m->n_slots++] = r;
+    const int64_t before = test_tokens_before(s, s->kv_lens[r]);
+    if (slot == m->n_slots) {
+      m->owner[m->n_slots++] = r;
+      m->slot_begin[slot] = before;
+    }
     m->slot_of[r] = slot;
+    if (before < m->slot_begin[slot]) m->slot_begin[slot] = before;
     if (s->kv_lens[r] > m->slot_tokens[slot]) m->slot_tokens[slot] = s->kv_lens[r];
   }
   for (int64_t i = 0; i < m->n_slots; ++i) {
@@ -123,11 +129,13 @@ static void attended_range(const test_spec *s, const page_map *m, cache_strides 
   *first = INT64_MAX;
   *end = 0;
   for (int64_t i = 0; i < m->n_slots; ++i)
-    for (int64_t p = 0; p * page_size < m->slot_tokens[i]; ++p) {
+    for (int64_t p = m->slot_begin[i] / page_size; p * page_size < m->slot_tokens[i]; ++p) {
       const int64_t left = m->slot_tokens[i] - p * page_size;
       const int64_t last = (left < page_size ? left : page_size) - 1;
-      const int64_t begin = m->physical[m->slot_first[i] + p] * at.page;
-      const int64_t stop = begin + last * at.token + (s->problem.n_heads_kv - 1) * at.head + d;
+      const int64_t skipped = m->slot_begin[i] - p * page_size;
+      const int64_t page = m->physical[m->slot_first[i] + p] * at.page;
+      const int64_t begin = page + (skipped > 0 ? skipped : 0) * at.token;
+      const int64_t stop = page + last * at.token + (s->problem.n_heads_kv - 1) * at.head + d;
       *first = begin < *first ? begin : *first;
       *end = stop > *end ? stop : *end;
     }
@@ -148,7 +156,7 @@ static const void *fill_cache(const test_spec *s, const page_map *m, char tensor
   *buffer = guard_create((size_t)(end - first) * size, s->side, 1);
   fill_nan(p->dtype_kv, buffer->data, end - first);
   for (int64_t i = 0; i < m->n_slots; ++i)
-    for (int64_t t = 0; t < m->slot_tokens[i]; ++t) {
+    for (int64_t t = m->slot_begin[i]; t < m->slot_tokens[i]; ++t) {
       const int64_t page = m->physical[m->slot_first[i] + t / p->page_size_tokens];
       const int64_t source = s->sources[m->owner[i]];
       const int64_t token = s->first_tokens[m->owner[i]] + (s->token_order ? s->token_order[t] : t);
@@ -201,9 +209,12 @@ static int64_t bad_id(const test_batch *b, int64_t index) {
 static void fill_table_row(test_batch *b, const page_map *m, int64_t r, int64_t first,
                            int64_t width) {
   const int64_t used = pages_of(&b->spec, b->spec.kv_lens[r]);
+  const int64_t before =
+      test_tokens_before(&b->spec, b->spec.kv_lens[r]) / b->problem.page_size_tokens;
   for (int64_t i = 0; i < width; ++i)
     store_index(b->problem.table_type, b->table.data, first + i,
-                i < used ? m->physical[m->slot_first[m->slot_of[r]] + i] : bad_id(b, first + i));
+                i >= before && i < used ? m->physical[m->slot_first[m->slot_of[r]] + i]
+                                        : bad_id(b, first + i));
 }
 
 static void fill_table(test_batch *b, const page_map *m) {
@@ -270,6 +281,16 @@ static void make_outputs(test_batch *b) {
   b->tensors.lse = s->no_lse ? NULL : (float *)(void *)b->lse.data;
 }
 
+/* Numbers of the query heads, if the problem has the flag. */
+static const float *fill_heads(const test_batch *b, uint32_t flag, char tensor,
+                               guard_buffer *buffer) {
+  const int64_t n = b->problem.flags & flag ? b->problem.n_heads_q : 0;
+  *buffer = guard_create((size_t)n * sizeof(float), b->spec.side, 1);
+  for (int64_t h = 0; h < n; ++h)
+    ref_store(SPLITKV_F32, buffer->data, h, test_value_at(&b->spec, tensor, 0, h, 0, 0));
+  return n > 0 ? (const float *)(const void *)buffer->data : NULL;
+}
+
 void test_batch_build(test_batch *b, const test_spec *spec) {
   memset(b, 0, sizeof *b);
   b->spec = *spec;
@@ -297,13 +318,15 @@ void test_batch_build(test_batch *b, const test_spec *spec) {
   fill_table(b, m);
   fill_batch(b);
   make_outputs(b);
+  b->tensors.sinks = fill_heads(b, SPLITKV_FLAG_SINKS, 's', &b->sinks);
+  b->tensors.alibi_slopes = fill_heads(b, SPLITKV_FLAG_ALIBI, 'a', &b->slopes);
   free(m->physical);
   free(m);
 }
 
 void test_batch_destroy(test_batch *b) {
-  guard_buffer *buffers[] = {&b->q,       &b->k,       &b->v,   &b->table,
-                             &b->offsets, &b->kv_lens, &b->out, &b->lse};
+  guard_buffer *buffers[] = {&b->q,       &b->k,   &b->v,   &b->table, &b->offsets,
+                             &b->kv_lens, &b->out, &b->lse, &b->sinks, &b->slopes};
   for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; ++i)
     guard_destroy(buffers[i]);
   free(b->exact.out);

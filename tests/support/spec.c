@@ -33,6 +33,22 @@ static int64_t min64(int64_t a, int64_t b) {
   return a < b ? a : b;
 }
 
+int64_t test_tokens_before(const test_spec *spec, int64_t kv_len) {
+  const int64_t window = spec->problem.window_tokens;
+  return window > 0 && window < kv_len ? kv_len - window : 0;
+}
+
+void test_spec_vary(test_spec *spec, rng *r, int which) {
+  splitkv_problem *p = &spec->problem;
+  int64_t longest = 1;
+  for (int64_t i = 0; i < spec->n_requests; ++i)
+    longest = spec->kv_lens[i] > longest ? spec->kv_lens[i] : longest;
+  if (which & VARIANT_WINDOW) p->window_tokens = rng_range(r, 1, longest + (longest > 4 ? 0 : 2));
+  if (which & VARIANT_SOFTCAP) p->logit_softcap = (float)rng_range(r, 1, 200) / 4;
+  if (which & VARIANT_SINKS) p->flags |= SPLITKV_FLAG_SINKS;
+  if (which & VARIANT_ALIBI) p->flags |= SPLITKV_FLAG_ALIBI;
+}
+
 /* One of the widths that have a fast path, a multiple of 16, or any. */
 static int64_t random_width(rng *r, int64_t max) {
   static const int64_t usual[] = {16, 64, 80, 96, 112, 128, 192, 256, 512, 576};

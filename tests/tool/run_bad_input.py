@@ -278,6 +278,23 @@ def check_offsets(bench):
 DTYPES = {"<f4": "F32", "<i4": "I32"}
 
 
+def check_variants(bench):
+    heads = ("<f4", [HQ], floats(HQ))
+    for role in ("sinks", "alibi"):
+        bench.accepted(role, bench.arguments({**bench.files, role: npy_bytes(*heads)}))
+        bench.spoiled(f"{role} of one head too few", role, ("<f4", [HQ - 1], floats(HQ - 1)), "query heads",
+                      str(HQ), str(HQ - 1))
+        bench.spoiled(f"{role} with two dimensions", role, ("<f4", [1, HQ], floats(HQ)), "[1, 4]",
+                      "[query heads]")
+        bench.spoiled(f"{role} of int32", role, ("<i4", [HQ], ints(range(HQ))), "int32", "float32")
+    good = bench.arguments(bench.files)
+    for option_text, value in (("--window", "-1"), ("--window", "x"), ("--window", "1.5"), ("--softcap", "-1"),
+                               ("--softcap", "inf"), ("--softcap", "nan"), ("--softcap", "1e39"),
+                               ("--softcap", "1e-45"), ("--softcap", "3e38")):
+        bench.refused(f"{option_text} {value}", good + [option_text, value], f"{option_text} {value}")
+    bench.accepted("a window and a cap", good + ["--window", "4", "--softcap", "30"])
+
+
 def tensors():
     return {role: (DTYPES[descr], shape, data)
             for role, (descr, shape, data) in good_arrays().items()}
@@ -589,7 +606,7 @@ def main():
         bench = Bench(tool, folder, failures)
         bench.accepted("the good files", bench.arguments(bench.files))
         for check in (check_npy_truncated, check_npy_headers, check_shapes, check_values,
-                      check_offsets, check_safetensors, check_options, check_files,
+                      check_offsets, check_variants, check_safetensors, check_options, check_files,
                       check_placement, check_json, check_names, check_streams):
             check(bench)
     return failures.finish(400)

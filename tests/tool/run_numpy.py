@@ -6,6 +6,7 @@ Tensors are written with numpy.save (or as safetensors), the tool runs on the fi
 is compared with the formula in float64, within the bounds of docs/numerics.md:
 
     eps = 2^-20 * (1 + max|score| / 8) * max|v|
+    (with a sink, |lse| counts as a score for lse; with ALiBi, |capped score| + |bias| does)
     f32 out: 2 eps;  f16, bf16 out: 1 ulp of the correctly rounded value + eps
     lse: 2^-20 * (1 + max|score|)
 """
@@ -63,6 +64,10 @@ def ulp(x, dtype):
 # ── the formula ──────────────────────────────────────────────────────────────────────────────────
 
 
+def first_token(case, n):
+    return max(0, n - int(case["window"])) if case["window"] else 0
+
+
 def attention(case, q, k, v, rows, kv_lens, scale):
     """q [B, hq, d], k and v [pages, page, hkv, channels], all float64; rows[r]: page ids."""
     n_heads, n_kv, page = q.shape[1], k.shape[2], k.shape[1]
@@ -74,21 +79,31 @@ def attention(case, q, k, v, rows, kv_lens, scale):
     for r, n in enumerate(kv_lens):
         if n == 0:
             continue
-        token = np.arange(n)
+        token = np.arange(first_token(case, n), n)
         pages = np.asarray(rows[r], dtype=np.int64)[token // page]
         for h in range(n_heads):
             keys = k[pages, token % page, h // group]
             values = v[pages, token % page, h // group]
             score = scale * (keys @ q[r, h])
-            finite = np.abs(score[np.isfinite(score)])
+            if case["softcap"] is not None:
+                cap = float(np.float32(case["softcap"]))
+                score = cap * np.tanh(score / cap)
+            bias = np.zeros(len(token))
+            if "alibi" in case["heads"]:
+                bias = case["heads"]["alibi"][h] * (token - (n - 1))
+            finite = (np.abs(score) + np.abs(bias))[np.isfinite(score)]
             max_score[r, h] = finite.max() if len(finite) else 0
             max_v[r, h] = np.abs(values).max()
+            score = score + bias
             top = score.max()
             if top == -np.inf:
                 continue
             weight = np.exp(score - top)
             out[r, h] = weight @ values / weight.sum()
             lse[r, h] = top + np.log(weight.sum())
+    if "sinks" in case["heads"]:
+        plain, lse = lse, np.logaddexp(lse, case["heads"]["sinks"])
+        out *= np.exp(plain - lse)[:, :, None]
     return out, lse, max_score, max_v
 
 
@@ -114,6 +129,8 @@ def compare(expected, out, lse, dtype, case, is_rough=False):
     empty = np.isneginf(exact_lse)
     if not np.array_equal(np.isneginf(lse), empty):
         return "lse is -inf in other rows than it should"
+    if "sinks" in case["heads"]:
+        max_score = np.maximum(max_score, np.abs(np.where(empty, 0, exact_lse)))
     lse_error = np.abs(np.where(empty, 0, lse.astype(np.float64)) - np.where(empty, 0, exact_lse))
     if not np.all(lse_error <= lse_unit * (1 + max_score)):
         at = np.unravel_index(np.argmax(lse_error), lse_error.shape)
@@ -128,7 +145,7 @@ def compare(expected, out, lse, dtype, case, is_rough=False):
 DEFAULTS = dict(lens=[5, 0, 130, 17], hq=4, hkv=2, d=64, dv=None, page=16, q="f32", kv="f32",
                 out=None, layout="nhd", csr=False, table="shuffled", index=np.int32,
                 len_type=np.int32, offset_type=None, split=None, threads=None, isa=None, arithmetic=None, scale=None,
-                source="npy", data="normal", alias=False, version=None, names=False)
+                window=None, softcap=None, sinks=None, alibi=None, heads={}, source="npy", data="normal", alias=False, version=None, names=False)
 
 
 def make_table(case, rng):
@@ -148,7 +165,7 @@ def make_cache(case, rng, rows, n_pages, width):
     """NaN wherever no request attends to it, so that reading it shows."""
     cache = np.full((n_pages, case["page"], case["hkv"], width), np.nan)
     for r, n in enumerate(case["lens"]):
-        token = np.arange(n)
+        token = np.arange(first_token(case, n), n)
         cache[np.asarray(rows[r], dtype=np.int64)[token // case["page"]], token % case["page"]] = 0
     used = ~np.isnan(cache)
     cache[used] = rng.standard_normal(int(used.sum()))
@@ -176,6 +193,7 @@ def table_arrays(case, rows):
         table = np.full((len(rows), width), -7, dtype=case["index"])  # unused entries: anything
         for r, row in enumerate(rows):
             table[r, :len(row)] = row
+            table[r, :first_token(case, case["lens"][r]) // case["page"]] = -5  # passed by the window
         return table, None
     flat = [np.concatenate([row, [-9] * (r % 3)]) for r, row in enumerate(rows)]
     offsets = np.cumsum([0] + [len(row) for row in flat])
@@ -186,6 +204,8 @@ def table_arrays(case, rows):
 def safetensors_dtype(role, case, array):
     if role in ("q", "k", "v"):
         return case["q" if role == "q" else "kv"].upper()
+    if role in ("sinks", "alibi"):
+        return case[role].upper()
     return {np.dtype(np.int32): "I32", np.dtype(np.int64): "I64"}[array.dtype]
 
 
@@ -210,7 +230,16 @@ def write_inputs(case, folder, arrays):
         with open(path, "wb") as file:
             np.lib.format.write_array(file, a, version=case["version"])
         arguments += [option(role), path]
-    return arguments + (["--bf16"] if "bf16" in (case["q"], case["kv"]) else [])
+    is_bf16 = "bf16" in (case["q"], case["kv"], case["sinks"], case["alibi"])
+    return arguments + (["--bf16"] if is_bf16 else [])
+
+
+def make_heads(case, rng):
+    """Sinks and slopes, in the dtypes that the case names: the arrays, and their values."""
+    numbers = dict(sinks=2 * rng.standard_normal(case["hq"]),
+                   alibi=2.0 ** -(8 * (np.arange(case["hq"]) + 1) / case["hq"]))
+    arrays = {role: store(x, case[role]) for role, x in numbers.items() if case[role]}
+    return arrays, {role: load(x, case[role]) for role, x in arrays.items()}
 
 
 def prepare(case, rng, folder):
@@ -222,6 +251,7 @@ def prepare(case, rng, folder):
     q = rng.standard_normal((len(case["lens"]), case["hq"], case["d"]))
     q, k, v = adapt_data(case, q, k, v)
     q, k, v = store(q, case["q"]), store(k, case["kv"]), store(v, case["kv"])
+    heads, case["heads"] = make_heads(case, rng)
     scale = 1 / np.sqrt(case["d"]) if case["scale"] is None else float(np.float32(case["scale"]))
     expected = attention(case, load(q, case["q"]), load(k, case["kv"]), load(v, case["kv"]), rows,
                          case["lens"], scale)
@@ -231,8 +261,9 @@ def prepare(case, rng, folder):
     arrays = dict(q=q, k=k, v=v, table=table, kv_lens=np.array(case["lens"], dtype=case["len_type"]))
     if offsets is not None:
         arrays["offsets"] = offsets
+    arrays.update(heads)
     arguments = write_inputs(case, folder, arrays)
-    for name in ("layout", "split", "threads", "isa", "arithmetic", "scale"):
+    for name in ("layout", "split", "threads", "isa", "arithmetic", "scale", "window", "softcap"):
         if case[name] is not None:
             arguments += ["--" + name, case[name]]
     if case["out"] is not None:
@@ -332,6 +363,18 @@ def chosen_cases():
     for version in ((1, 0), (2, 0), (3, 0)):
         yield dict(version=version)
     yield dict(scale="-0.25")
+    for window in ("1", "16", "100", "5000"):
+        for split in ("auto", "size:30"):
+            yield dict(window=window, split=split, lens=[900, 0, 5, 64, 100], page=19)
+    for softcap in ("50", "0.5", "1e6"):
+        yield dict(softcap=softcap, lens=[900, 0, 5])
+        yield dict(softcap=softcap, data="peaked", q="f16", kv="f16")
+    for dtype in ("f32", "f16", "bf16"):
+        yield dict(sinks=dtype, lens=[900, 0, 5])
+        yield dict(alibi=dtype, lens=[900, 0, 5], hq=6)
+        yield dict(sinks=dtype, alibi=dtype, source="safetensors_odd", split="size:100")
+        yield dict(sinks=dtype, alibi=dtype, window="77", softcap="20", q=dtype, kv=dtype, split="count:3",
+                   lens=[900, 0, 5, 64, 100], source="safetensors", names=dtype == "f32")
     yield dict(scale="1e-3", q="f16", kv="f16")
 
 

@@ -52,10 +52,15 @@ static int64_t load_id(const tool_case *c, const void *array, int64_t i) {
                                               : ((const int32_t *)array)[i];
 }
 
-/* How many tokens of each page the table and the lengths reach, found from the table alone. */
-static int64_t *reached_tokens(const tool_case *c, int64_t *n_invalid) {
+/* First and one past the last token of a page that somebody reads. */
+typedef struct reach {
+  int64_t begin, end;
+} reach;
+
+/* What of each page the table, the lengths and the window reach, found from the table alone. */
+static reach *reached_tokens(const tool_case *c, int64_t *n_invalid) {
   const splitkv_problem *p = &c->problem;
-  int64_t *reached = calloc((size_t)p->n_pages + 1, sizeof *reached);
+  reach *reached = calloc((size_t)p->n_pages + 1, sizeof *reached);
   int is_csr = p->table_format == SPLITKV_TABLE_CSR;
   *n_invalid = 0;
   for (int64_t r = 0; reached && r < c->batch.n_requests; r++) {
@@ -64,13 +69,18 @@ static int64_t *reached_tokens(const tool_case *c, int64_t *n_invalid) {
     for (int64_t i = first; i < last; i++) {
       int64_t id = load_id(c, c->block_table, i);
       int64_t tokens = c->kv_lens[r] - (i - first) * p->page_size_tokens;
-      if (tokens <= 0) {
+      int64_t window = p->window_tokens, before = (i - first) * p->page_size_tokens;
+      int is_passed = window > 0 && before + p->page_size_tokens <= c->kv_lens[r] - window;
+      if (tokens <= 0 || is_passed) {
         *n_invalid += id < 0 || id >= p->n_pages;
         continue;
       }
       CHECK(id >= 0 && id < p->n_pages);
+      int64_t begin = window > 0 ? c->kv_lens[r] - window - before : 0;
+      begin = begin > 0 ? begin : 0;
       tokens = tokens < p->page_size_tokens ? tokens : p->page_size_tokens;
-      reached[id] = tokens > reached[id] ? tokens : reached[id];
+      if (reached[id].end == 0 || begin < reached[id].begin) reached[id].begin = begin;
+      if (tokens > reached[id].end) reached[id].end = tokens;
     }
   }
   return reached;
@@ -90,17 +100,17 @@ static void check_data(const char *text) {
   begin(&spec, &c, text);
   const splitkv_problem *p = &c.problem;
   int64_t n_invalid = 0, n_unique = 0;
-  int64_t *reached = reached_tokens(&c, &n_invalid);
+  reach *reached = reached_tokens(&c, &n_invalid);
   CHECK(reached != NULL);
   CHECK(n_invalid >= c.batch.n_requests);
   for (int64_t page = 0; reached && page < p->n_pages; page++) {
-    n_unique += reached[page];
+    n_unique += reached[page].end - reached[page].begin;
     for (int64_t token = 0; token < p->page_size_tokens; token++) {
       for (int64_t g = 0; g < p->n_heads_kv; g++) {
         int64_t row = p->layout == SPLITKV_LAYOUT_HND
                           ? (page * p->n_heads_kv + g) * p->page_size_tokens + token
                           : (page * p->page_size_tokens + token) * p->n_heads_kv + g;
-        int is_hidden = token >= reached[page];
+        int is_hidden = token < reached[page].begin || token >= reached[page].end;
         CHECK(row_is_nan(&c, &c.k, row, p->head_dim) == is_hidden);
         CHECK(row_is_nan(&c, &c.v, row, p->head_dim_v) == is_hidden);
       }
@@ -270,6 +280,8 @@ int main(void) {
       "kv=5,0,17,33 hq=4 hkv=2 d=8 dv=5 page=7 table=shared format=csr index=i64 dtype=f32",
       "kv=70,1,0,64 hq=2 hkv=1 d=16 page=16 table=shared format=csr data=adversarial dtype=bf16",
       "b=40 kv=0..90 hq=2 hkv=2 d=3 page=1 table=shuffled data=adversarial",
+      "kv=5,0,17,33 hq=4 hkv=2 d=8 page=4 window=6 table=shuffled format=csr sinks",
+      "b=9 kv=0..90 hq=2 hkv=2 d=3 page=7 window=20 table=shared layout=hnd alibi",
   };
   static const char *const runs[] = {
       "kv=5,0,17 hq=4 hkv=2 d=16 page=4 split=size:4 dtype=f32",
@@ -277,6 +289,8 @@ int main(void) {
       "kv=300,1 hq=6 hkv=2 d=20 dv=12 page=16 dtype=bf16 data=adversarial split=size:64",
       "kv=3000,10 hq=2 hkv=1 d=16 dtype_q=f32 dtype_kv=f16 dtype_out=f32 threads=3",
       "kv=300,1 hq=6 hkv=2 d=20 dv=12 page=16 dtype=bf16 arithmetic=bf16 split=size:64",
+      "kv=300,0,9 hq=4 hkv=2 d=16 page=16 window=150 softcap=20 sinks alibi split=size:64",
+      "kv=300,0,9 hq=4 hkv=2 d=16 page=16 window=33 sinks dtype=bf16 arithmetic=bf16",
   };
   for (size_t i = 0; i < sizeof data / sizeof data[0]; i++) {
     check_data(data[i]);

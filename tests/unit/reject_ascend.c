@@ -120,6 +120,20 @@ static void forms(void) {
   refused(&c, SPLITKV_ERROR_ASCEND_OFFSET, "problem.n_pages", (int64_t)1 << 31, "32 bits");
 }
 
+static void variants(void) {
+  call c = begin();
+  c.p.window_tokens = 4096;
+  refused(&c, SPLITKV_ERROR_ASCEND_VARIANT, "problem.window_tokens", 4096, "no window");
+  c = begin();
+  c.p.logit_softcap = 50;
+  refused(&c, SPLITKV_ERROR_ASCEND_VARIANT, "problem.logit_softcap", 0, "50");
+  c = begin();
+  c.p.flags = SPLITKV_FLAG_SINKS;
+  refused(&c, SPLITKV_ERROR_ASCEND_VARIANT, "problem.flags", SPLITKV_FLAG_SINKS, "sinks");
+  c.p.flags = SPLITKV_FLAG_ALIBI | SPLITKV_FLAG_TRUST_TABLE;
+  refused(&c, SPLITKV_ERROR_ASCEND_VARIANT, "problem.flags", SPLITKV_FLAG_ALIBI, "ALiBi");
+}
+
 static void on_chip(void) {
   call c = begin();
   c.p.head_dim = c.p.head_dim_v = 256;
@@ -237,6 +251,7 @@ static void words_and_sizes(void) {
 void reject_ascend(void) {
   targets();
   forms();
+  variants();
   on_chip();
   batches();
   words_and_sizes();

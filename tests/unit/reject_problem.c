@@ -87,7 +87,7 @@ static void refused(const splitkv_problem *p, splitkv_status want, const char *f
   X(table_width, -1, TABLE_WIDTH)                                                                  \
   X(split_value, 1, SPLIT_VALUE)                                                                   \
   X(split_value, -1, SPLIT_VALUE)                                                                  \
-  X(flags, 2u, FLAGS)                                                                              \
+  X(flags, 8u, FLAGS)                                                                              \
   X(flags, 0x80000001u, FLAGS)                                                                     \
   X(q_stride_request, -1, STRIDE)                                                                  \
   X(q_stride_head, -20, STRIDE)                                                                    \
@@ -98,7 +98,9 @@ static void refused(const splitkv_problem *p, splitkv_status want, const char *f
   X(k_stride_head, 20, STRIDE)                                                                     \
   X(v_stride_page, 640, STRIDE)                                                                    \
   X(v_stride_token, -1, STRIDE)                                                                    \
-  X(v_stride_head, 20, STRIDE)
+  X(v_stride_head, 20, STRIDE)                                                                     \
+  X(window_tokens, -1, WINDOW)                                                                     \
+  X(window_tokens, INT64_MIN, WINDOW)
 
 /* X(field, type, number, status) */
 #define BAD_ENUMS(X)                                                                               \
@@ -115,7 +117,8 @@ static void refused(const splitkv_problem *p, splitkv_status want, const char *f
   X(isa, splitkv_isa, -1, ISA_UNKNOWN)                                                             \
   X(arithmetic, splitkv_arithmetic, 2, ARITHMETIC)                                                 \
   X(arithmetic, splitkv_arithmetic, -1, ARITHMETIC)                                                \
-  X(reserved, uint32_t, 1, RESERVED)
+  X(reserved, uint32_t, 1, RESERVED)                                                               \
+  X(reserved2, uint32_t, 3, RESERVED)
 
 static void single_fields(void) {
   splitkv_problem p;
@@ -148,6 +151,13 @@ static void struct_sizes(void) {
   old.arithmetic = (splitkv_arithmetic)77;
   old.struct_size = oldest;
   CHECK(splitkv_describe(&old, NULL) == SPLITKV_OK);
+  /* And of the one before windows. */
+  old = reject_good_problem();
+  old.window_tokens = -1;
+  old.logit_softcap = -1;
+  old.reserved2 = 1;
+  old.struct_size = offsetof(splitkv_problem, window_tokens);
+  CHECK(splitkv_describe(&old, NULL) == SPLITKV_OK);
   all_refuse(NULL, &b, SPLITKV_ERROR_NULL_POINTER, "problem", 0);
   splitkv_error error = reject_error();
   REJECT(splitkv_describe(NULL, &error), &error, SPLITKV_ERROR_NULL_POINTER, "problem", 0);
@@ -167,6 +177,25 @@ static void scales(void) {
   CHECK(splitkv_describe(&p, NULL) == SPLITKV_OK);
   p.scale = -0.0F; /* zero all the same */
   refused(&p, SPLITKV_ERROR_SCALE, "problem.scale", 0);
+}
+
+static void softcaps(void) {
+  const float bad[] = {-1, -0x1p-149F, INFINITY, -INFINITY, NAN, 3e38F, 0x1p-149F};
+  for (size_t i = 0; i < sizeof bad / sizeof bad[0]; ++i) {
+    splitkv_problem p = reject_good_problem();
+    p.logit_softcap = bad[i];
+    refused(&p, SPLITKV_ERROR_SOFTCAP, "problem.logit_softcap", 0);
+  }
+  splitkv_problem p = reject_good_problem();
+  p.scale = 0x1p-120F; /* divided by the cap it is no normal number */
+  p.logit_softcap = 100;
+  refused(&p, SPLITKV_ERROR_SOFTCAP, "problem.logit_softcap", 0);
+  const float good[] = {-0.0F, 0x1p-120F, 1, 30, 50, 0x1p120F};
+  p = reject_good_problem();
+  for (size_t i = 0; i < sizeof good / sizeof good[0]; ++i) {
+    p.logit_softcap = good[i];
+    CHECK(splitkv_describe(&p, NULL) == SPLITKV_OK);
+  }
 }
 
 static void combinations(void) {
@@ -273,6 +302,7 @@ void reject_problems(void) {
   struct_sizes();
   arithmetic_classes();
   scales();
+  softcaps();
   combinations();
   overflows();
   unavailable_kernel_sets();

@@ -121,6 +121,43 @@ static void null_pointers(scene *s) {
   accepted(s);
 }
 
+/* Sinks and slopes go with their flags, and have an older struct's NULL without them. */
+static void heads_numbers(scene *s) {
+  static const float numbers[5];
+  s->tensors.sinks = numbers;
+  refused(s, SPLITKV_ERROR_TENSOR_UNUSED, "tensors.sinks", 0);
+  s->tensors.alibi_slopes = numbers;
+  refused(s, SPLITKV_ERROR_TENSOR_UNUSED, "tensors.alibi_slopes", 0);
+  s->tensors.sinks = s->tensors.alibi_slopes = numbers;
+  s->tensors.struct_size = offsetof(splitkv_tensors, sinks);
+  accepted(s);
+  splitkv_problem flagged = s->problem;
+  flagged.flags = SPLITKV_FLAG_SINKS | SPLITKV_FLAG_ALIBI;
+  splitkv_plan *plan = NULL;
+  if (!CHECK(splitkv_plan_create(&flagged, &s->b.batch, NULL, &plan, NULL) == SPLITKV_OK)) return;
+  for (int step = 0; step < 6; ++step) {
+    s->use_plan = plan;
+    s->problem = flagged;
+    s->tensors.sinks = s->tensors.alibi_slopes = numbers;
+    if (step == 0) s->tensors.sinks = NULL;
+    if (step == 1) s->tensors.alibi_slopes = NULL;
+    if (step == 2) s->tensors.struct_size = offsetof(splitkv_tensors, sinks);
+    if (step == 3) s->tensors.sinks = (const float *)(const void *)((const char *)numbers + 1);
+    if (step == 4)
+      s->tensors.alibi_slopes = (const float *)(const void *)((const char *)numbers + 2);
+    if (step == 5) {
+      accepted(s);
+    } else if (step < 3) {
+      refused(s, SPLITKV_ERROR_NULL_POINTER, step == 1 ? "tensors.alibi_slopes" : "tensors.sinks",
+              0);
+    } else {
+      refused(s, SPLITKV_ERROR_TENSOR_ALIGNMENT,
+              step == 3 ? "tensors.sinks" : "tensors.alibi_slopes", step - 2);
+    }
+  }
+  splitkv_plan_destroy(plan);
+}
+
 static void workspaces(scene *s) {
   const size_t exact = s->workspace_bytes;
   const size_t too_few[] = {exact - 1, exact / 2, 1, 0};
@@ -179,6 +216,9 @@ static void other_problems(scene *s) {
   MISMATCH(q_stride_request, 1000)
   MISMATCH(out_stride_head, 24)
   MISMATCH(v_stride_page, 7)
+  MISMATCH(window_tokens, 50)
+  MISMATCH(logit_softcap, 30)
+  MISMATCH(flags, SPLITKV_FLAG_SINKS)
 #undef MISMATCH
   static _Alignas(64) unsigned char no_plan[4096];
   memset(no_plan, 1, sizeof no_plan);
@@ -207,6 +247,7 @@ void reject_runs(void) {
   restore(&s);
   accepted(&s);
   null_pointers(&s);
+  heads_numbers(&s);
   workspaces(&s);
   structs(&s);
   other_problems(&s);
@@ -284,6 +325,31 @@ static void csr_offsets(scene *s) {
   accepted(s);
 }
 
+/* With a window the ids of pages before it are anybody's, in a table as wide as ever. */
+static void released_pages(scene *s) {
+  const bool csr = s->problem.table_format == SPLITKV_TABLE_CSR;
+  s->b.problem.window_tokens = 40; /* of request 0 tokens 60 to 99: pages 3 to 6 */
+  splitkv_plan *const kept_plan = s->plan;
+  if (!CHECK(splitkv_plan_create(&s->b.problem, &s->b.batch, NULL, &s->plan, NULL) == SPLITKV_OK))
+    return;
+  restore(s);
+  const int64_t row = csr ? get(s, &s->b.offsets, 0) : 0;
+  for (int64_t i = 0; i < 7; ++i) {
+    const int64_t kept = get(s, &s->b.table, row + i);
+    set(s, &s->b.table, row + i, -7);
+    if (i < 3) {
+      accepted(s);
+    } else {
+      refused(s, SPLITKV_ERROR_PAGE_ID, "tensors.block_table", -7);
+    }
+    set(s, &s->b.table, row + i, kept);
+  }
+  splitkv_plan_destroy(s->plan);
+  s->plan = kept_plan;
+  s->b.problem.window_tokens = 0;
+  restore(s);
+}
+
 /* The caller vouches for the ids: good ones work, and nobody looks at the others. */
 static void trusted_table(void) {
   static scene s;
@@ -300,6 +366,7 @@ void reject_tables(void) {
       scene_create(&s, (splitkv_table_format)format, (splitkv_index_type)type);
       restore(&s);
       page_ids(&s);
+      released_pages(&s);
       if (format == SPLITKV_TABLE_CSR) csr_offsets(&s);
       scene_destroy(&s);
     }

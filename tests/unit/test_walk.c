@@ -28,6 +28,7 @@ static splitkv_plan *random_plan(rng *r, splitkv_problem *problem, int64_t *kv_l
     problem->split_value = rng_range(r, 1, 900);
   if (problem->split_policy == SPLITKV_SPLIT_FIXED_COUNT)
     problem->split_value = rng_range(r, 1, 30);
+  if (rng_range(r, 0, 2) == 0) problem->window_tokens = rng_range(r, 1, 5000);
 
   splitkv_batch batch;
   splitkv_batch_init(&batch);
@@ -52,7 +53,10 @@ static void check_task(const splitkv_plan *plan, int64_t task, spl_place *at, in
   spl_walk walk = spl_walk_task(plan, task);
   spl_piece piece;
   while (spl_walk_next(&walk, &piece)) {
-    const int64_t length = plan->kv_lens[piece.request];
+    const int64_t kv_len = plan->kv_lens[piece.request], window = plan->shape.problem.window_tokens;
+    const int64_t length = window > 0 && window < kv_len ? window : kv_len;
+    CHECK(spl_attended(plan, piece.request) == length &&
+          spl_passed_over(plan, piece.request) == kv_len - length);
     CHECK(piece.request == at->request && piece.head == at->head && piece.first == at->token);
     CHECK(piece.end <= length && (piece.end > piece.first || length == 0));
     const bool whole = piece.first == 0 && piece.end == length;

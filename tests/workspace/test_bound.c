@@ -28,6 +28,12 @@ static void random_problem(splitkv_problem *p, rng *r) {
   if (p->split_policy == SPLITKV_SPLIT_FIXED_SIZE)
     p->split_value = rng_one_in(r, 3) ? rng_range(r, 1, 20000) : rng_range(r, 16, 400);
   if (p->split_policy == SPLITKV_SPLIT_FIXED_COUNT) p->split_value = rng_range(r, 1, 40);
+  if (rng_one_in(r, 3)) p->window_tokens = rng_range(r, 1, rng_one_in(r, 2) ? 200 : 20000);
+}
+
+/* Tokens inside the window. */
+static int64_t inside(const splitkv_problem *p, int64_t kv_len) {
+  return p->window_tokens > 0 && p->window_tokens < kv_len ? p->window_tokens : kv_len;
 }
 
 /* Lengths of many kinds: all equal, ragged, one long among short, many empty. */
@@ -69,13 +75,15 @@ static void check_policy(const splitkv_problem *p, const int64_t *lens, int64_t 
                          int64_t n_workers, const splitkv_plan_info *info) {
   const int64_t group = p->n_heads_q / p->n_heads_kv;
   int64_t pieces = 0;
-  for (int64_t i = 0; i < n; ++i)
-    if (lens[i] > 0)
+  for (int64_t i = 0; i < n; ++i) {
+    const int64_t length = inside(p, lens[i]);
+    if (length > 0)
       pieces += p->split_policy == SPLITKV_SPLIT_FIXED_SIZE
-                    ? (lens[i] + p->split_value - 1) / p->split_value
+                    ? (length + p->split_value - 1) / p->split_value
                 : p->split_policy == SPLITKV_SPLIT_FIXED_COUNT
-                    ? (lens[i] < p->split_value ? lens[i] : p->split_value)
+                    ? (length < p->split_value ? length : p->split_value)
                     : 1;
+  }
   if (p->split_policy == SPLITKV_SPLIT_AUTO)
     CHECK_MSG(info->n_slots <= 2 * n_workers, "%" PRId64 " slots, %" PRId64 " workers",
               info->n_slots, n_workers);
@@ -91,9 +99,11 @@ static void check_policy(const splitkv_problem *p, const int64_t *lens, int64_t 
 }
 
 /* Work of all tasks is the work of the batch. */
-static void check_tasks(const splitkv_plan *plan, const splitkv_problem *p,
+static void check_tasks(const splitkv_plan *plan, const splitkv_problem *p, const int64_t *lens,
                         const splitkv_limits *tight, const splitkv_plan_info *info) {
-  int64_t tokens = 0, most = 0;
+  int64_t tokens = 0, most = 0, wanted = 0;
+  for (int64_t i = 0; i < info->n_requests; ++i)
+    wanted += inside(p, lens[i]) * p->n_heads_kv;
   for (int64_t i = 0; i < info->n_tasks; ++i) {
     splitkv_task_info task;
     task.struct_size = sizeof task;
@@ -101,8 +111,7 @@ static void check_tasks(const splitkv_plan *plan, const splitkv_problem *p,
     tokens += task.kv_tokens;
     most = task.kv_tokens > most ? task.kv_tokens : most;
   }
-  CHECK_MSG(tokens == tight->max_kv_tokens_total * p->n_heads_kv,
-            "tasks read %" PRId64 " of %" PRId64, tokens, tight->max_kv_tokens_total);
+  CHECK_MSG(tokens == wanted, "tasks read %" PRId64 " of %" PRId64, tokens, wanted);
   CHECK(info->n_tasks <= tight->max_workers);
   /* AUTO: equal cost. Where tokens are nearly all of it, no task has much more than its share. */
   const int64_t items = tight->max_requests * p->n_heads_kv;
@@ -139,7 +148,7 @@ static void one_batch(uint64_t seed) {
   CHECK(plan_bytes == info.plan_bytes);
   const splitkv_limits tight = tight_limits(lens, n, batch.n_workers);
   check_policy(&p, lens, n, batch.n_workers, &info);
-  check_tasks(plan, &p, &tight, &info);
+  check_tasks(plan, &p, lens, &tight, &info);
   splitkv_sizes last = {0, 0};
   last.plan_bytes = info.plan_bytes;
   last.workspace_bytes = info.workspace_bytes;
@@ -234,10 +243,50 @@ static void ragged_case(void) {
   }
 }
 
+/* What a window leaves out costs nothing: the plan and the bound are those of the window. */
+static void windowed_case(void) {
+  static int64_t lens[64];
+  splitkv_problem p;
+  splitkv_problem_init(&p);
+  p.n_heads_q = 32;
+  p.n_heads_kv = 8;
+  p.head_dim = p.head_dim_v = 128;
+  p.page_size_tokens = 64;
+  p.n_pages = 100000;
+  p.table_format = SPLITKV_TABLE_CSR;
+  splitkv_batch batch;
+  splitkv_batch_init(&batch);
+  batch.n_requests = 64;
+  batch.kv_lens = lens;
+  batch.kv_lens_type = SPLITKV_I64;
+  batch.n_workers = 24;
+  for (int policy = 0; policy < 4; ++policy) {
+    size_t bytes[2] = {0, 0}, bound[2] = {0, 0};
+    p.split_policy = (splitkv_split_policy)policy;
+    p.split_value = policy == 1 ? 1000 : policy == 2 ? 7 : 0;
+    for (int windowed = 0; windowed < 2; ++windowed) {
+      for (int i = 0; i < 64; ++i)
+        lens[i] = windowed ? 4096 + i * i * 100 : 4096;
+      p.window_tokens = windowed ? 4096 : 0;
+      splitkv_plan *plan = NULL;
+      if (!CHECK(splitkv_plan_create(&p, &batch, NULL, &plan, NULL) == SPLITKV_OK)) return;
+      bytes[windowed] = splitkv_plan_workspace_bytes(plan);
+      splitkv_plan_destroy(plan);
+      const splitkv_limits limits = tight_limits(lens, 64, batch.n_workers);
+      splitkv_sizes sizes;
+      CHECK(splitkv_get_sizes(&p, &limits, &sizes, NULL) == SPLITKV_OK);
+      bound[windowed] = sizes.workspace_bytes;
+    }
+    CHECK_MSG(bytes[0] == bytes[1] && bound[0] == bound[1], "policy %d: %zu and %zu, %zu and %zu",
+              policy, bytes[0], bytes[1], bound[0], bound[1]);
+  }
+}
+
 int main(void) {
   for (uint64_t seed = 1; seed <= 4000 && check_failures() < 10; ++seed)
     one_batch(seed);
   largest_case();
   ragged_case();
+  windowed_case();
   return check_report("bound");
 }

@@ -7,6 +7,7 @@
 
 #include "ref.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -53,6 +54,12 @@ int zoned_is_intact(const zoned *buffer) {
 
 static int64_t pages_of(int64_t kv_len, int64_t page) {
   return kv_len / page + (kv_len % page > 0);
+}
+
+/* First token that request r attends to. */
+static int64_t first_token(const tool_case *c, int64_t r) {
+  int64_t window = c->spec->window;
+  return window > 0 && window < c->kv_lens[r] ? c->kv_lens[r] - window : 0;
 }
 
 /* Pages in the cache: what the table needs; with spare ones among them when shuffled; half when
@@ -105,7 +112,9 @@ static int describe(tool_case *c, const char *name) {
   for (int64_t r = 0; r < s->b; r++) {
     int64_t pages = pages_of(c->kv_lens[r], s->page);
     widest = pages > widest ? pages : widest;
-    c->n_table_pages += pages;
+    c->n_table_entries += pages;
+    c->n_table_pages += pages - first_token(c, r) / s->page;
+    c->n_attended += c->kv_lens[r] - first_token(c, r);
     c->n_tokens += c->kv_lens[r];
     c->max_kv_len = c->kv_lens[r] > c->max_kv_len ? c->kv_lens[r] : c->max_kv_len;
   }
@@ -127,6 +136,9 @@ static int describe(tool_case *c, const char *name) {
   p->isa = (splitkv_isa)s->isa;
   p->arithmetic = (splitkv_arithmetic)s->arithmetic;
   p->scale = (float)s->scale;
+  p->window_tokens = s->window;
+  p->logit_softcap = (float)s->softcap;
+  p->flags = (s->sinks ? SPLITKV_FLAG_SINKS : 0) | (s->alibi ? SPLITKV_FLAG_ALIBI : 0);
   return describe_cache(c, widest, name);
 }
 
@@ -165,6 +177,8 @@ int case_library_error(const char *name, splitkv_status status, const splitkv_er
              {"problem.scale", "scale"},
              {"problem.isa", "isa"},
              {"problem.arithmetic", "arithmetic"},
+             {"problem.window_tokens", "window"},
+             {"problem.logit_softcap", "softcap"},
              {"problem.dtype_kv", "dtype_kv"},
              {"problem.layout", "layout"},
              {"problem.split_policy", "split"},
@@ -261,7 +275,7 @@ static size_t index_bytes(const tool_case *c) {
 
 static size_t table_bytes(const tool_case *c) {
   int64_t dense[] = {c->batch.n_requests, c->problem.table_width};
-  int64_t csr[] = {c->n_table_pages + c->batch.n_requests};
+  int64_t csr[] = {c->n_table_entries + c->batch.n_requests};
   return c->problem.table_format == SPLITKV_TABLE_DENSE ? product(dense, 2, index_bytes(c))
                                                         : product(csr, 1, index_bytes(c));
 }
@@ -275,7 +289,7 @@ size_t case_memory_bytes(const tool_case *c) {
                     row_bytes(c, p->head_dim_v, ref_dtype_size(p->dtype_out)),
                     row_bytes(c, 1, sizeof(float)),
                     table_bytes(c),
-                    product(pages, 1, 2 * sizeof(int64_t)),
+                    product(pages, 1, 3 * sizeof(int64_t)),
                     c->info.workspace_bytes};
   size_t total = 0;
   for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
@@ -292,7 +306,7 @@ double case_kv_bytes(const tool_case *c) {
 
 double case_multiply_adds(const tool_case *c) {
   const splitkv_problem *p = &c->problem;
-  return (double)c->n_tokens * (double)p->n_heads_q * (double)(p->head_dim + p->head_dim_v);
+  return (double)c->n_attended * (double)p->n_heads_q * (double)(p->head_dim + p->head_dim_v);
 }
 
 /* ── the block table ────────────────────────────────────────────────────────────────────────── */
@@ -339,8 +353,20 @@ static int64_t next_page(page_source *source) {
   return source->order ? source->order[i] : i;
 }
 
-/* Writes the table, with an invalid id after each row's used part, and notes for every page how
- * many of its tokens some request attends to. */
+/* Some request attends to tokens [begin, end) of a page. */
+static void note_page(tool_case *c, int64_t page, int64_t begin, int64_t end) {
+  int64_t before = c->page_tokens[page] - c->page_begin[page];
+  if (before == 0 || begin < c->page_begin[page]) {
+    c->page_begin[page] = begin;
+  }
+  if (end > c->page_tokens[page]) {
+    c->page_tokens[page] = end;
+  }
+  c->n_unique_tokens += c->page_tokens[page] - c->page_begin[page] - before;
+}
+
+/* Writes the table, with invalid ids before and after each row's used part, and notes for every
+ * page which of its tokens some request attends to. */
 static void fill_table(tool_case *c, page_source *source) {
   const splitkv_problem *p = &c->problem;
   int64_t entry = 0;
@@ -352,15 +378,16 @@ static void fill_table(tool_case *c, page_source *source) {
     if (source->row_pages) {
       source->next = r * source->row_pages;
     }
-    for (int64_t i = 0; i < n; i++) {
+    int64_t first = first_token(c, r), n_passed = first / p->page_size_tokens;
+    for (int64_t i = 0; i < n_passed; i++, entry++) {
+      store_index(c, c->block_table, entry, invalid_id(c, entry));
+    }
+    for (int64_t i = n_passed; i < n; i++) {
       int64_t page = next_page(source);
       int64_t left = c->kv_lens[r] - i * p->page_size_tokens;
       int64_t tokens = left < p->page_size_tokens ? left : p->page_size_tokens;
       store_index(c, c->block_table, entry++, page);
-      if (tokens > c->page_tokens[page]) {
-        c->n_unique_tokens += tokens - c->page_tokens[page];
-        c->page_tokens[page] = tokens;
-      }
+      note_page(c, page, i == n_passed ? first % p->page_size_tokens : 0, tokens);
     }
     int64_t end = c->table_offsets ? entry + 1 : (r + 1) * p->table_width;
     while (entry < end) {
@@ -382,11 +409,12 @@ static int build_table(tool_case *c) {
     return -1;
   }
   c->page_tokens = calloc((size_t)p->n_pages + 1, sizeof *c->page_tokens);
+  c->page_begin = calloc((size_t)p->n_pages + 1, sizeof *c->page_begin);
   c->block_table = calloc(bytes ? bytes : 1, 1);
   if (p->table_format == SPLITKV_TABLE_CSR) {
     c->table_offsets = calloc((size_t)c->batch.n_requests + 1, index_bytes(c));
   }
-  if (!c->page_tokens || !c->block_table ||
+  if (!c->page_tokens || !c->page_begin || !c->block_table ||
       (p->table_format == SPLITKV_TABLE_CSR && !c->table_offsets)) {
     return -1;
   }
@@ -423,6 +451,30 @@ static int allocate_tensors(tool_case *c) {
              : -1;
 }
 
+/* Numbers of the query heads. Returns 0, or -1 when memory is short. */
+static int fill_heads(tool_case *c) {
+  int64_t n = c->problem.n_heads_q;
+  if (c->spec->sinks) {
+    c->sinks = calloc((size_t)n, sizeof *c->sinks);
+  }
+  if (c->spec->alibi) {
+    c->slopes = calloc((size_t)n, sizeof *c->slopes);
+  }
+  if ((c->spec->sinks && !c->sinks) || (c->spec->alibi && !c->slopes)) {
+    return -1;
+  }
+  uint64_t state = (uint64_t)c->spec->seed ^ 0x73696e6bu;
+  for (int64_t h = 0; c->sinks && h < n; h++) { /* -4 .. 4 */
+    c->sinks[h] = (float)(random_next(&state) >> 40) * 0x1p-21f - 4;
+  }
+  for (int64_t h = 0; c->slopes && h < n; h++) {
+    c->slopes[h] = exp2f(-8 * (float)(h + 1) / (float)n);
+  }
+  c->tensors.sinks = c->sinks;
+  c->tensors.alibi_slopes = c->slopes;
+  return 0;
+}
+
 static int fail_memory(const tool_case *c, const char *name) {
   return tool_unsupported("%s%sthe case needs %.1f GB of memory, free are %.1f GB", name,
                           *name ? ": " : "", (double)case_memory_bytes(c) / 1e9,
@@ -435,7 +487,7 @@ int case_build(tool_case *c, const char *name, const splitkv_pool *pool) {
     return fail_memory(c, name);
   }
   splitkv_tensors_init(&c->tensors);
-  if (build_table(c) || allocate_tensors(c) || data_fill(c, pool)) {
+  if (build_table(c) || allocate_tensors(c) || data_fill(c, pool) || fill_heads(c)) {
     return fail_memory(c, name);
   }
   c->tensors.q = c->q.data;
@@ -490,7 +542,10 @@ void case_free(tool_case *c) {
   }
   free(c->kv_lens);
   free(c->kv_lens32);
+  free(c->page_begin);
   free(c->page_tokens);
+  free(c->sinks);
+  free(c->slopes);
   free(c->block_table);
   free(c->table_offsets);
   splitkv_plan_destroy(c->plan);

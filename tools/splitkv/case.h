@@ -26,16 +26,20 @@ typedef struct tool_case {
   int64_t *kv_lens;   /* [b] */
   int32_t *kv_lens32; /* the same with 32 bits, where index=i32 and they fit; else NULL */
   int64_t n_tokens;   /* sum of kv_lens */
+  int64_t n_attended; /* of these inside the window */
   int64_t max_kv_len;
-  int64_t n_table_pages; /* pages that the used part of the table names, repeats counted */
+  int64_t n_table_pages;   /* pages that the used part of the table names, repeats counted */
+  int64_t n_table_entries; /* the same with the entries before it: pages that windows have passed */
 
   splitkv_plan *plan;
   splitkv_plan_info info;
   size_t bound_bytes; /* workspace bound from limits that are this batch's own numbers */
 
   /* From here on only after case_build. */
-  int64_t *page_tokens;    /* [n_pages] tokens of the page that some request attends to */
-  int64_t n_unique_tokens; /* their sum */
+  int64_t *page_begin;     /* [n_pages] first token of the page that some request attends to, */
+  int64_t *page_tokens;    /* [n_pages] and the end of those */
+  int64_t n_unique_tokens; /* how many they are in all */
+  float *sinks, *slopes;   /* [hq], where the problem has them */
   void *block_table, *table_offsets;
   zoned q, k, v, out, lse, workspace;
   splitkv_tensors tensors;

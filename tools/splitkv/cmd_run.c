@@ -30,10 +30,14 @@ const char cmd_run_help[] =
     "  --kv-lens FILE.npy  int32 or int64 [requests]: tokens attended to\n"
     "  --offsets FILE.npy  [requests + 1]: the table is one list, and request r has\n"
     "                      its entries offsets[r] to offsets[r+1] - 1 (CSR)\n"
-    "  --tensors FILE.safetensors   tensors q, k, v, table, kv_lens and, for CSR,\n"
-    "                      offsets; a .npy option goes before the tensor\n"
+    "  --sinks FILE.npy    [query heads]: logits that join each row's denominator\n"
+    "  --alibi FILE.npy    [query heads]: slopes of ALiBi\n"
+    "  --tensors FILE.safetensors   tensors q, k, v, table, kv_lens and, if there are\n"
+    "                      any, offsets, sinks, alibi; a .npy option goes before the\n"
+    "                      tensor\n"
     "  --name-q NAME       the tensor is called NAME; also --name-k, --name-v,\n"
-    "                      --name-table, --name-kv-lens and --name-offsets\n"
+    "                      --name-table, --name-kv-lens, --name-offsets,\n"
+    "                      --name-sinks and --name-alibi\n"
     "  --bf16              uint16 .npy arrays hold bfloat16\n"
     "\n"
     "  --out FILE.npy      [requests, query heads, dv]; bfloat16 as uint16\n"
@@ -41,6 +45,8 @@ const char cmd_run_help[] =
     "  --out-dtype DTYPE   f32, f16 or bf16; that of Q where left out\n"
     "\n"
     "  --scale X           factor of q.k; 1/sqrt(d) where left out and dv is d\n"
+    "  --window N          each request attends to its last N tokens only\n"
+    "  --softcap X         scores become X tanh(score / X)\n"
     "  --layout LAYOUT     nhd as above; hnd: [pages, KV heads, page size, channels]\n"
     "  --split POLICY      auto, none, size:TOKENS or count:SPLITS\n"
     "  --threads N         as many as this process has CPUs where left out\n"
@@ -61,6 +67,8 @@ typedef enum word_option {
   OPTION_THREADS,
   OPTION_ISA,
   OPTION_ARITHMETIC,
+  OPTION_WINDOW,
+  OPTION_SOFTCAP,
   OPTION_OUT_DTYPE,
   N_WORD_OPTIONS
 } word_option;
@@ -74,6 +82,8 @@ static const struct {
     [OPTION_THREADS] = {"--threads", "threads"},
     [OPTION_ISA] = {"--isa", "isa"},
     [OPTION_ARITHMETIC] = {"--arithmetic", "arithmetic"},
+    [OPTION_WINDOW] = {"--window", "window"},
+    [OPTION_SOFTCAP] = {"--softcap", "softcap"},
     [OPTION_OUT_DTYPE] = {"--out-dtype", "dtype_out"},
 };
 
@@ -195,7 +205,8 @@ static int library_error(const run_job *job, splitkv_status status, const splitk
   } causes[] = {
       {SPLITKV_ERROR_ISA_UNAVAILABLE, OPTION_ISA}, {SPLITKV_ERROR_ISA_UNKNOWN, OPTION_ISA},
       {SPLITKV_ERROR_ARITHMETIC, OPTION_ISA},      {SPLITKV_ERROR_ISA_DTYPE, OPTION_ISA},
-      {SPLITKV_ERROR_SPLIT_VALUE, OPTION_SPLIT},   {SPLITKV_ERROR_SCALE, OPTION_SCALE}};
+      {SPLITKV_ERROR_SPLIT_VALUE, OPTION_SPLIT},   {SPLITKV_ERROR_SCALE, OPTION_SCALE},
+      {SPLITKV_ERROR_SOFTCAP, OPTION_SOFTCAP}};
   for (size_t i = 0; i < sizeof causes / sizeof causes[0]; i++) {
     const char *value = job->options.words[causes[i].option];
     char context[80];
@@ -220,6 +231,8 @@ static int make_plan(run_job *job) {
   problem->isa = (splitkv_isa)job->spec.isa;
   problem->arithmetic = (splitkv_arithmetic)job->spec.arithmetic;
   problem->scale = (float)job->spec.scale;
+  problem->window_tokens = job->spec.window;
+  problem->logit_softcap = (float)job->spec.softcap;
   if (job->options.words[OPTION_OUT_DTYPE] != NULL)
     problem->dtype_out = (splitkv_dtype)job->spec.dtype_out;
   job->batch.n_workers = job->spec.threads;

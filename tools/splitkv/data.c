@@ -153,7 +153,7 @@ static void fill_row(const filler *f, uint64_t which, int64_t page, int64_t toke
   int64_t number = (page * p->page_size_tokens + token) * p->n_heads_kv + head;
   size_t bytes = (size_t)channels * f->element_bytes;
   unsigned char *data = cache->data + (size_t)row * bytes;
-  if (token >= f->c->page_tokens[page]) {
+  if (token < f->c->page_begin[page] || token >= f->c->page_tokens[page]) {
     memset(data, 0xff, bytes); /* NaN: nobody attends to it */
   } else if (f->c->spec->data == DATA_NORMAL) {
     normal_row(f, which, number, channels, data);

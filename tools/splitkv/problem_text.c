@@ -34,6 +34,10 @@ const char problem_grammar_help[] =
     "  data=normal      normal or adversarial (rising scores, spikes, cancelling\n"
     "                   sums, subnormals, ties)\n"
     "  scale=X          factor of q.k; 1/sqrt(d) where left out\n"
+    "  window=0         every request attends to its last so many tokens; 0: to all\n"
+    "  softcap=0        X: scores become X tanh(score / X); 0: they stay\n"
+    "  sinks            each query head has a sink, from the seed\n"
+    "  alibi            scores are biased by distance, by 2^(-8(h+1)/hq) a token\n"
     "  seed=1           of the random data, lengths and tables\n"
     "  threads=N        workers; as many as this process has CPUs where left out\n"
     "  isa=auto         auto, scalar, avx2, avx512, avx512bf16 or neon\n"
@@ -85,12 +89,20 @@ static const choice format_choices[] = {
 static const choice rule_choices[] = {
     {"guarded", SPLITKV_ASCEND_GUARDED}, {"pr683", SPLITKV_ASCEND_PR683}, {NULL, 0}};
 
-typedef enum word_kind { WORD_NUMBER, WORD_CHOICE, WORD_KV, WORD_SPLIT, WORD_SCALE } word_kind;
+typedef enum word_kind {
+  WORD_NUMBER,
+  WORD_CHOICE,
+  WORD_KV,
+  WORD_SPLIT,
+  WORD_SCALE,
+  WORD_SOFTCAP,
+  WORD_FLAG /* a name alone */
+} word_kind;
 
 typedef struct word {
   const char *name;
   word_kind kind;
-  size_t offset;         /* of the int64_t in problem_spec: NUMBER, CHOICE */
+  size_t offset;         /* of the int64_t in problem_spec: NUMBER, CHOICE, FLAG */
   int64_t min, max;      /* NUMBER */
   const choice *choices; /* CHOICE */
   unsigned devices;      /* FOR_CPU and FOR_ASCEND */
@@ -109,6 +121,8 @@ enum { FOR_CPU = 1u << PROBLEM_CPU, FOR_ASCEND = 1u << PROBLEM_ASCEND };
 
 #define NUMBER(name, low, high, devices)                                                           \
   { #name, WORD_NUMBER, offsetof(problem_spec, name), low, high, NULL, devices }
+#define FLAG(name, devices)                                                                        \
+  { #name, WORD_FLAG, offsetof(problem_spec, name), 0, 1, NULL, devices }
 #define CHOICE(name, choices, devices)                                                             \
   { #name, WORD_CHOICE, offsetof(problem_spec, name), 0, 0, choices, devices }
 
@@ -136,6 +150,10 @@ enum {
   W_THREADS,
   W_ISA,
   W_ARITHMETIC,
+  W_WINDOW,
+  W_SOFTCAP,
+  W_SINKS,
+  W_ALIBI,
   W_CORES,
   W_RULE,
   W_WIDTH,
@@ -167,6 +185,10 @@ static const word words[N_WORDS] = {
     [W_THREADS] = NUMBER(threads, 1, SPLITKV_MAX_WORKERS, FOR_ALL),
     [W_ISA] = CHOICE(isa, isa_choices, FOR_CPU),
     [W_ARITHMETIC] = CHOICE(arithmetic, arithmetic_choices, FOR_CPU),
+    [W_WINDOW] = NUMBER(window, 0, MAX_KV_LEN, FOR_ALL),
+    [W_SOFTCAP] = {"softcap", WORD_SOFTCAP, 0, 0, 0, NULL, FOR_ALL},
+    [W_SINKS] = FLAG(sinks, FOR_ALL),
+    [W_ALIBI] = FLAG(alibi, FOR_ALL),
     [W_CORES] = NUMBER(cores, 1, SPLITKV_ASCEND_MAX_CORES, FOR_ASCEND),
     [W_RULE] = CHOICE(rule, rule_choices, FOR_ASCEND),
     [W_WIDTH] = NUMBER(width, 1, MAX_PAGES, FOR_ASCEND),
@@ -386,15 +408,33 @@ static int parse_split(problem_spec *spec, const word *rule, const char *text, t
               text);
 }
 
-static int parse_scale(problem_spec *spec, const char *text, text_error *error) {
+/* Reads a number that is finite as a 32-bit float, and gives it as that. */
+static int read_float(const char *text, double *value) {
   char *end = NULL;
-  double scale = isspace((unsigned char)*text) ? 0 : strtod(text, &end);
-  float narrow = fabs(scale) <= FLT_MAX ? (float)scale : 0;
-  if (!end || end == text || *end || !isfinite(scale) || narrow == 0) {
+  double number = isspace((unsigned char)*text) ? 0 : strtod(text, &end);
+  if (!end || end == text || *end || !(fabs(number) <= FLT_MAX)) {
+    return 0;
+  }
+  *value = (double)(float)number;
+  return 1;
+}
+
+static int parse_softcap(problem_spec *spec, const char *text, text_error *error) {
+  double cap = 0;
+  if (!read_float(text, &cap) || cap < 0) {
+    return fail(error, "softcap=%.40s: must be a number that is finite and 0 or more", text);
+  }
+  spec->softcap = cap;
+  return 0;
+}
+
+static int parse_scale(problem_spec *spec, const char *text, text_error *error) {
+  double scale = 0;
+  if (!read_float(text, &scale) || scale == 0) {
     return fail(error, "scale=%.40s: must be a number that is finite and not 0 as a 32-bit float",
                 text);
   }
-  spec->scale = (double)narrow;
+  spec->scale = scale;
   return 0;
 }
 
@@ -446,6 +486,10 @@ static int parse_value(problem_spec *spec, const word *rule, const char *value, 
     return parse_split(spec, rule, value, error);
   case WORD_SCALE:
     return parse_scale(spec, value, error);
+  case WORD_SOFTCAP:
+    return parse_softcap(spec, value, error);
+  case WORD_FLAG:
+    return fail(error, "%s=%.40s: is a word without a value", rule->name, value);
   }
   return -1;
 }
@@ -453,6 +497,17 @@ static int parse_value(problem_spec *spec, const word *rule, const char *value, 
 /* `text` is one word without blanks. */
 static int parse_word(problem_spec *spec, const char *text, text_error *error) {
   const char *equals = strchr(text, '=');
+  for (int i = 0; i < N_WORDS && !equals; i++) {
+    if (words[i].kind != WORD_FLAG || strcmp(words[i].name, text) != 0) {
+      continue;
+    }
+    if (is_given(spec, i)) {
+      return fail(error, "%.60s: is given twice", text);
+    }
+    spec->given |= 1u << i;
+    *field_of(spec, &words[i]) = 1;
+    return 0;
+  }
   if (!equals) {
     return fail(error, "%.60s: is no word of the form name=value", text);
   }
@@ -531,7 +586,8 @@ int problem_spec_override(problem_spec *spec, const problem_spec *source) {
     if (!is_given(source, i)) {
       continue;
     }
-    if (words[i].kind == WORD_NUMBER || words[i].kind == WORD_CHOICE) {
+    if (words[i].kind == WORD_NUMBER || words[i].kind == WORD_CHOICE ||
+        words[i].kind == WORD_FLAG) {
       *field_of(spec, &words[i]) = value_of(source, &words[i]);
     } else if (words[i].kind == WORD_KV && override_kv(spec, source)) {
       return -1;
@@ -540,6 +596,8 @@ int problem_spec_override(problem_spec *spec, const problem_spec *source) {
       spec->split_value = source->split_value;
     } else if (words[i].kind == WORD_SCALE) {
       spec->scale = source->scale;
+    } else if (words[i].kind == WORD_SOFTCAP) {
+      spec->softcap = source->softcap;
     }
   }
   spec->given |= source->given;
@@ -681,17 +739,30 @@ static void append_word(text_buffer *buffer, const problem_spec *spec, const wor
   case WORD_SCALE:
     append(buffer, "scale=%.9g", spec->scale);
     break;
+  case WORD_SOFTCAP:
+    append(buffer, "softcap=%.9g", spec->softcap);
+    break;
+  case WORD_FLAG:
+    append(buffer, "%s", rule->name);
+    break;
   }
 }
 
 /* Words that a problem's full text leaves out: those of another device, those whose value is worked
- * out from the lengths, and, where Q, KV and out have one type, all but the one that says it. */
+ * out from the lengths, what is plain attention, and, where Q, KV and out have one type, all but
+ * the one that says it. */
 static int is_left_out(const problem_spec *spec, int index) {
   if (!is_known(spec, &words[index])) {
     return 1;
   }
   if (index == W_WIDTH || index == W_PAGES) {
     return !is_given(spec, index);
+  }
+  if (index == W_SOFTCAP) {
+    return spec->softcap == 0;
+  }
+  if (index == W_WINDOW || words[index].kind == WORD_FLAG) {
+    return value_of(spec, &words[index]) == 0;
   }
   int is_one_dtype = spec->dtype_q == spec->dtype_kv && spec->dtype_q == spec->dtype_out &&
                      spec->dtype_q == spec->dtype;

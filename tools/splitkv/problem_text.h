@@ -51,6 +51,9 @@ typedef struct problem_spec {
   int64_t pages;      /* of the cache; 0: as many as the table can name */
   int64_t width;      /* entries of a row of the table; 0: what the longest request needs */
   double scale;
+  int64_t window;       /* 0: none */
+  double softcap;       /* 0: none */
+  int64_t sinks, alibi; /* 0 or 1 */
 } problem_spec;
 
 typedef struct text_error {

@@ -6,6 +6,8 @@
 #include "npy.h"
 #include "tool.h"
 
+#include "ref.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,13 +17,16 @@
 static const struct {
   const char *option, *name_option, *tensor;
   bool is_index; /* int32 or int64, else a tensor of the attention */
+  bool is_optional;
 } roles[RUN_N_ROLES] = {
-    [RUN_Q] = {"--q", "--name-q", "q", false},
-    [RUN_K] = {"--k", "--name-k", "k", false},
-    [RUN_V] = {"--v", "--name-v", "v", false},
-    [RUN_TABLE] = {"--table", "--name-table", "table", true},
-    [RUN_KV_LENS] = {"--kv-lens", "--name-kv-lens", "kv_lens", true},
-    [RUN_OFFSETS] = {"--offsets", "--name-offsets", "offsets", true},
+    [RUN_Q] = {"--q", "--name-q", "q", false, false},
+    [RUN_K] = {"--k", "--name-k", "k", false, false},
+    [RUN_V] = {"--v", "--name-v", "v", false, false},
+    [RUN_TABLE] = {"--table", "--name-table", "table", true, false},
+    [RUN_KV_LENS] = {"--kv-lens", "--name-kv-lens", "kv_lens", true, false},
+    [RUN_OFFSETS] = {"--offsets", "--name-offsets", "offsets", true, true},
+    [RUN_SINKS] = {"--sinks", "--name-sinks", "sinks", false, true},
+    [RUN_ALIBI] = {"--alibi", "--name-alibi", "alibi", false, true},
 };
 
 const char *run_role_option(run_role role) {
@@ -133,12 +138,12 @@ static int load_role(run_input *input, run_role role) {
   if (input->sources.paths[role] != NULL) {
     status = load_npy(input, role);
   } else if (input->tensors != NULL) {
-    const bool is_optional = role == RUN_OFFSETS && input->sources.names[role] == NULL;
+    const bool is_optional = roles[role].is_optional && input->sources.names[role] == NULL;
     if (is_optional && !safetensors_has(input->tensors, roles[role].tensor)) return TOOL_OK;
     status = load_tensor(input, role);
   } else {
-    return role == RUN_OFFSETS ? TOOL_OK
-                               : tool_usage_error("%s FILE.npy is missing", roles[role].option);
+    return roles[role].is_optional ? TOOL_OK
+                                   : tool_usage_error("%s FILE.npy is missing", roles[role].option);
   }
   return status == TOOL_OK ? settle_dtype(input, role) : status;
 }
@@ -162,9 +167,17 @@ void run_input_free(run_input *input) {
     file_close(&input->files[role]);
   }
   free(input->offsets_copy);
+  free(input->sinks);
+  free(input->slopes);
   safetensors_free(input->tensors);
   file_close(&input->tensors_file);
   *input = (run_input){0};
+}
+
+static splitkv_dtype float_dtype(const file_array *array) {
+  return array->dtype == ARRAY_F32   ? SPLITKV_F32
+         : array->dtype == ARRAY_F16 ? SPLITKV_F16
+                                     : SPLITKV_BF16;
 }
 
 /* ── shapes ─────────────────────────────────────────────────────────────────────────────────── */
@@ -219,6 +232,8 @@ static int check_shapes(const run_input *input, splitkv_layout layout) {
       {RUN_TABLE, is_csr ? 1 : 2, is_csr ? "[entries] with --offsets" : "[requests, pages]"},
       {RUN_KV_LENS, 1, "[requests]"},
       {RUN_OFFSETS, 1, "[requests + 1]"},
+      {RUN_SINKS, 1, "[query heads]"},
+      {RUN_ALIBI, 1, "[query heads]"},
   };
   for (size_t i = 0; i < sizeof ranks / sizeof ranks[0]; i++) {
     if (!input->has[ranks[i].role]) continue;
@@ -231,11 +246,14 @@ static int check_shapes(const run_input *input, splitkv_layout layout) {
       {RUN_V, 1, RUN_K, 1, is_hnd ? "KV heads" : "tokens per page"},
       {RUN_V, 2, RUN_K, 2, is_hnd ? "tokens per page" : "KV heads"},
       {RUN_KV_LENS, 0, RUN_Q, 0, "requests"},
+      {RUN_SINKS, 0, RUN_Q, 1, "query heads"},
+      {RUN_ALIBI, 0, RUN_Q, 1, "query heads"},
       {RUN_TABLE, 0, RUN_Q, 0, "requests"},
   };
   /* A CSR table has no row per request: the last pairing is not for it. */
   const size_t n_pairings = sizeof pairings / sizeof pairings[0] - (is_csr ? 1 : 0);
   for (size_t i = 0; i < n_pairings; i++) {
+    if (!input->has[pairings[i].role]) continue;
     const int status = check_pairing(input, &pairings[i]);
     if (status != TOOL_OK) return status;
   }
@@ -286,13 +304,21 @@ static int describe_offsets(run_input *input, int64_t n_requests) {
   return convert_offsets(input);
 }
 
-/* ── the problem ────────────────────────────────────────────────────────────────────────────── */
+/* ── numbers of the query heads ─────────────────────────────────────────────────────────────── */
 
-static splitkv_dtype float_dtype(const file_array *array) {
-  return array->dtype == ARRAY_F32   ? SPLITKV_F32
-         : array->dtype == ARRAY_F16 ? SPLITKV_F16
-                                     : SPLITKV_BF16;
+/* One number per query head as f32, which every float type of a file fits into. */
+static int describe_heads(const run_input *input, run_role role, float **numbers) {
+  if (!input->has[role]) return TOOL_OK;
+  const file_array *array = &input->arrays[role];
+  const size_t count = (size_t)array->n_elements;
+  *numbers = calloc(count + 1, sizeof **numbers);
+  if (*numbers == NULL) return tool_unsupported("no memory for %zu numbers", count);
+  for (int64_t i = 0; i < array->n_elements; i++)
+    (*numbers)[i] = (float)ref_load(float_dtype(array), array->data, i);
+  return TOOL_OK;
 }
+
+/* ── the problem ────────────────────────────────────────────────────────────────────────────── */
 
 static splitkv_index_type index_type(const file_array *array) {
   return array->dtype == ARRAY_I32 ? SPLITKV_I32 : SPLITKV_I64;
@@ -311,7 +337,11 @@ int run_input_describe(run_input *input, splitkv_problem *problem, splitkv_batch
   const bool is_hnd = problem->layout == SPLITKV_LAYOUT_HND;
   int status = check_shapes(input, problem->layout);
   if (status == TOOL_OK) status = check_kv_dtypes(input);
+  if (status == TOOL_OK) status = describe_heads(input, RUN_SINKS, &input->sinks);
+  if (status == TOOL_OK) status = describe_heads(input, RUN_ALIBI, &input->slopes);
   if (status != TOOL_OK) return status;
+  problem->flags = (input->sinks != NULL ? SPLITKV_FLAG_SINKS : 0) |
+                   (input->slopes != NULL ? SPLITKV_FLAG_ALIBI : 0);
   const file_array *q = &input->arrays[RUN_Q], *k = &input->arrays[RUN_K];
   const file_array *table = &input->arrays[RUN_TABLE];
   problem->n_heads_q = q->shape[1];
@@ -341,6 +371,8 @@ void run_input_tensors(const run_input *input, splitkv_tensors *tensors) {
   tensors->k = input->arrays[RUN_K].data;
   tensors->v = input->arrays[RUN_V].data;
   tensors->block_table = input->arrays[RUN_TABLE].data;
+  tensors->sinks = input->sinks;
+  tensors->alibi_slopes = input->slopes;
   if (!input->has[RUN_OFFSETS]) return;
   tensors->table_offsets = input->arrays[RUN_OFFSETS].data;
   tensors->table_entries = input->arrays[RUN_TABLE].n_elements;

@@ -16,6 +16,8 @@ typedef enum run_role {
   RUN_TABLE,
   RUN_KV_LENS,
   RUN_OFFSETS, /* CSR only */
+  RUN_SINKS,   /* this one and the next are one number per query head */
+  RUN_ALIBI,
   RUN_N_ROLES
 } run_role;
 
@@ -45,7 +47,8 @@ typedef struct run_input {
   safetensors *tensors;
   bool has[RUN_N_ROLES];
   file_array arrays[RUN_N_ROLES];
-  void *offsets_copy; /* offsets in the table's type, where the file has another one */
+  void *offsets_copy;    /* offsets in the table's type, where the file has another one */
+  float *sinks, *slopes; /* as f32, NULL where there are none */
 } run_input;
 
 /* Opens and reads all of them. On error one line on stderr, and an exit status other than TOOL_OK;

@@ -135,6 +135,36 @@ static const suite_case long_context[] = {
     {"s1M", P "hq=8 hkv=2 kv=1M", SUITE_BOTH},
 };
 
+/* Attention as models use it, and all of it at once. */
+static const suite_case variants[] = {
+    {"mistral", "hq=32 hkv=8 d=128 kv=100..9000 b=4 window=4096 page=16 table=shuffled",
+     SUITE_BOTH},
+    {"gemma2_local", "hq=16 hkv=8 d=256 kv=9000,300 window=4096 softcap=50 scale=0.0625",
+     SUITE_BOTH},
+    {"gemma2_global", "hq=16 hkv=8 d=256 kv=9000,300 softcap=50 scale=0.0625", SUITE_BOTH},
+    {"gpt_oss_local", "hq=64 hkv=8 d=64 kv=9000,300,1,0 window=128 sinks page=16", SUITE_BOTH},
+    {"gpt_oss_global", "hq=64 hkv=8 d=64 kv=9000,300,1,0 sinks page=16", SUITE_BOTH},
+    {"mpt", "hq=32 hkv=32 d=128 kv=4000,300 alibi", SUITE_BOTH},
+    {"window_1", "kv=300,0,1,65 hq=8 hkv=2 d=64 page=7 window=1", SUITE_CHECK},
+    {"window_edges", "kv=63,64,65,127,128,129,640 hq=8 hkv=1 d=64 page=16 window=64", SUITE_CHECK},
+    {"window_wide", "kv=300,0,1,65 hq=8 hkv=2 window=1M", SUITE_CHECK},
+    {"window_size", "b=9 kv=0..3000 hq=8 hkv=2 window=700 split=size:256 table=shared",
+     SUITE_CHECK},
+    {"window_count", "b=9 kv=0..3000 hq=8 hkv=2 window=700 split=count:5 format=csr", SUITE_CHECK},
+    {"sinks_size", "b=9 kv=0..3000 hq=8 hkv=2 sinks split=size:256 table=shuffled", SUITE_CHECK},
+    {"softcap_small", "b=6 kv=1..2000 hq=8 hkv=2 softcap=0.5", SUITE_CHECK},
+    {"softcap_steep", "b=6 kv=1..2000 hq=8 hkv=2 softcap=30 scale=4", SUITE_CHECK},
+    {"alibi_adversarial", "b=6 kv=1..3000 hq=12 hkv=4 alibi data=adversarial", SUITE_CHECK},
+    {"all", "b=12 kv=0..3000 hq=20 hkv=4 window=999 softcap=20 sinks alibi table=shuffled page=19",
+     SUITE_BOTH},
+    {"all_size", "b=12 kv=0..3000 hq=20 hkv=4 window=999 softcap=20 sinks alibi split=size:100",
+     SUITE_CHECK},
+    {"all_bf16",
+     "b=12 kv=0..3000 hq=20 hkv=4 window=999 softcap=20 sinks alibi dtype=bf16 "
+     "arithmetic=bf16",
+     SUITE_CHECK},
+};
+
 /* What the Ascend kernel was never tested on: ragged lengths, empty requests, partial pages, tables
  * that are not the identity, pages other than 128, channels other than 128, cores other than 24,
  * splits beside a tail, bf16. A case has a rule where the other one plans the same. */
@@ -197,6 +227,7 @@ const suite suites[] = {
     SUITE("ragged", ragged, "lengths from 0 to 131072 in one batch; tables, policies, layouts"),
     SUITE("odd", odd, "groups 1 to 128, d and dv 1 to 576, pages 1 to 20000"),
     SUITE("long", long_context, "up to 1 M tokens"),
+    SUITE("variants", variants, "sliding windows, soft-cap, sinks and ALiBi"),
     SUITE("ascend", ascend,
           "for 'splitkv ascend': what the pull request's kernel was never run on"),
 };

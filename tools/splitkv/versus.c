@@ -29,6 +29,11 @@ int versus_begin(versus_case *vc, const versus *v, const tool_case *c, const cha
   if (v->n == 0) {
     return TOOL_OK;
   }
+  if (c->spec->window > 0 || c->spec->softcap > 0 || c->spec->sinks || c->spec->alibi) {
+    return tool_unsupported("--vs: %s: peers are measured with plain attention, without window, "
+                            "softcap, sinks and alibi",
+                            name);
+  }
   int status = peer_data_create(&vc->data, c, name);
   for (size_t i = 0; i < v->n && status == TOOL_OK; i++) {
     peer *p = &vc->peers[i];
