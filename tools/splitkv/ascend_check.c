@@ -64,8 +64,8 @@ static int prepare(checked *k, const check_options *options) {
   status = status ? status : case_build_threads(&k->c, name, &k->threads);
   if (!status) {
     ascend_launch_init(&k->l, by_sizing[options->sizing.value]);
-    ascend_launch_case(&k->l, &k->c);
-    status = ascend_launch_allocate(&k->l, &k->t.exact);
+    status = ascend_launch_case(&k->l, &k->c);
+    status = status ? status : ascend_launch_allocate(&k->l, &k->t.exact);
   }
   return status;
 }
