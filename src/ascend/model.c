@@ -133,7 +133,12 @@ static splitkv_status check_arguments(const uint32_t *words, const splitkv_ascen
     if (status != SPLITKV_OK) return status;
   }
   for (int i = 0; i < SPLITKV_ASCEND_WORDS; i++) {
-    if (memory->data[i] == NULL && memory->bytes[i] > 0) return spl_fail_null(error, "memory.data");
+    if (memory->data[i] == NULL && memory->bytes[i] > 0) {
+      return spl_fail(error, SPLITKV_ERROR_NULL_POINTER, "memory.data", i,
+                      "%s has %llu bytes but no data",
+                      splitkv_ascend_buffer_name((splitkv_ascend_buffer)i),
+                      (unsigned long long)memory->bytes[i]);
+    }
   }
   const uint32_t known =
       SPLITKV_ASCEND_MODEL_MASK_BY_POINTER | SPLITKV_ASCEND_MODEL_KEEP_EMPTY_ROWS;

@@ -153,6 +153,8 @@ static int list_limits(const spl_ascend_case *c, const splitkv_ascend_info *t, l
       {SPLITKV_ERROR_ASCEND_OFFSET, "batch.n_requests", n, rows * p->head_dim, UINT32_MAX,
        "elements of o_core"},
       {SPLITKV_ERROR_ASCEND_OFFSET, "batch.n_requests", n, t->n_tasks, UINT32_MAX, "tasks"},
+      {SPLITKV_ERROR_ASCEND_OFFSET, "batch.n_requests", n, n * p->table_width, UINT32_MAX,
+       "entries of the block table"},
   };
   enum { N = sizeof all / sizeof all[0] };
   _Static_assert((int)N <= (int)MAX_LIMITS, "room for all limits");
@@ -321,14 +323,18 @@ splitkv_status spl_ascend_import(const splitkv_problem *problem,
                                  splitkv_error *error) {
   splitkv_status status = spl_import_problem(problem, &c->problem, error);
   if (status != SPLITKV_OK) return status;
-  /* The CPU's kernels do not matter here. */
-  c->problem.isa = SPLITKV_ISA_AUTO;
-  c->problem.arithmetic = SPLITKV_ARITHMETIC_F32;
-  status = splitkv_describe(&c->problem, error);
-  if (status != SPLITKV_OK) return status;
   status = check_target(target, error);
   if (status != SPLITKV_OK) return status;
   c->target = *target;
+  /* The CPU's kernels do not matter here. */
+  c->problem.isa = SPLITKV_ISA_AUTO;
+  c->problem.arithmetic = SPLITKV_ARITHMETIC_F32;
+  splitkv_problem described = c->problem;
+  /* Where head dimensions differ, that is refused below, and not that scale 0 means nothing then.
+   */
+  if (described.scale == 0 && (target->flags & SPLITKV_ASCEND_UNCHECKED) == 0) described.scale = 1;
+  status = splitkv_describe(&described, error);
+  if (status != SPLITKV_OK) return status;
   status = check_form(&c->problem, error);
   if (status != SPLITKV_OK) return status;
   status = check_word_sizes(&c->problem, error);

@@ -304,6 +304,7 @@ static void test_refusals(void) {
   memory = l.memory;
   memory.data[SPLITKV_ASCEND_K] = NULL;
   CHECK(RUN(l.words, n, 1, &memory, 0, NULL) == SPLITKV_ERROR_NULL_POINTER);
+  CHECK(error.value == SPLITKV_ASCEND_K && strstr(error.message, "k has") != NULL);
 #undef RUN
   test_refused_words();
   test_allocator();

@@ -112,6 +112,10 @@ static void forms(void) {
   c.p.head_dim_v = 64;
   c.p.scale = 1;
   refused(&c, SPLITKV_ERROR_ASCEND_HEAD_DIMS, "problem.head_dim_v", 64, "128");
+  c.p.scale = 0; /* no scale of its own, but not what is wrong first of all */
+  refused(&c, SPLITKV_ERROR_ASCEND_HEAD_DIMS, "problem.head_dim_v", 64, "128");
+  c.t.flags = SPLITKV_ASCEND_UNCHECKED;
+  refused(&c, SPLITKV_ERROR_SCALE, "problem.scale", 0, "head_dim_v");
   c = begin();
   c.p.head_dim = c.p.head_dim_v = 512;
   refused(&c, SPLITKV_ERROR_ASCEND_HEAD_DIM, "problem.head_dim", 512, "256");
@@ -185,6 +189,13 @@ static void batches(void) {
           "elements of o_core, the kernel takes 4294967295; the rule GUARDED would do");
   c.p.n_heads_q = 4096;
   refused(&c, SPLITKV_ERROR_ASCEND_OFFSET, "batch.n_requests", MOST_REQUESTS, "offsets of q");
+  /* The last entry of the block table that fits, and one row more. */
+  c = begin();
+  c.p.table_width = (int64_t)1 << 20;
+  c.b.n_requests = 4095;
+  CHECK(splitkv_ascend_tile(&c.p, &c.b, &c.t, NULL, 0, NULL, NULL) == SPLITKV_OK);
+  c.b.n_requests = 4096;
+  refused(&c, SPLITKV_ERROR_ASCEND_OFFSET, "batch.n_requests", 4096, "entries of the block table");
 }
 
 static void words_and_sizes(void) {
