@@ -100,6 +100,9 @@ _Static_assert(sizeof(void *) == sizeof(launch_function *), "one form for all ad
  * runtime nor a library that registers kernels with it is made for that. */
 static splitkv_status load(const char *field, const char *path, int mode, const symbol *symbols,
                            size_t n_symbols, void *functions, splitkv_error *error) {
+  if (path[0] == '\0') { /* which dlopen takes for the program itself */
+    return spl_fail(error, SPLITKV_ERROR_ASCEND_LIBRARY, field, 0, "an empty name is no library");
+  }
   void *library = dlopen(path, mode);
   if (library == NULL) {
     const char *reason = dlerror();

@@ -159,6 +159,8 @@ static void libraries_that_are_none(void) {
   check_open(missing, STANDIN_RUNTIME, SPLITKV_ERROR_ASCEND_LIBRARY, "options.kernel_path",
              missing);
   check_open(KERNEL_ECHO, missing, SPLITKV_ERROR_ASCEND_LIBRARY, "options.runtime_path", missing);
+  check_open("", STANDIN_RUNTIME, SPLITKV_ERROR_ASCEND_LIBRARY, "options.kernel_path", "empty");
+  check_open(KERNEL_ECHO, "", SPLITKV_ERROR_ASCEND_LIBRARY, "options.runtime_path", "empty");
   check_open(NO_LIBRARY, STANDIN_RUNTIME, SPLITKV_ERROR_ASCEND_LIBRARY, "options.kernel_path", "");
   check_open(KERNEL_ECHO, NO_LIBRARY, SPLITKV_ERROR_ASCEND_LIBRARY, "options.runtime_path", "");
   check_open(RUNTIME_PARTIAL, STANDIN_RUNTIME, SPLITKV_ERROR_ASCEND_SYMBOL, "call_kernel",

@@ -221,6 +221,8 @@ def check_explain(failures, tool):
     failures.check("WARNING" not in guarded and "Balance 97.0 %" in guarded, "guarded is enough")
     same = run_tool([tool, "ascend", "explain", "b=4 kv=300"]).stdout.decode()
     failures.check("The same words" in same, "both rules agree on short requests")
+    one = run_tool([tool, "ascend", "explain", "b=1 hq=4 hkv=1 kv=100"]).stdout.decode()
+    failures.check("One split takes all tokens" in one, "a request of one page is not split")
 
 
 def check_picture(failures, tool):
