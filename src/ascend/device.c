@@ -318,7 +318,10 @@ static splitkv_status check_arguments(const splitkv_ascend_device *device, const
   if (device == NULL || words == NULL || memory == NULL) {
     return spl_fail_null(error, device == NULL ? "device" : words == NULL ? "words" : "memory");
   }
-  splitkv_status status = check_memory(memory, error);
+  splitkv_status status = spl_check_pointer(error, "words", words, 1, sizeof *words);
+  if (status == SPLITKV_OK) {
+    status = check_memory(memory, error);
+  }
   if (status != SPLITKV_OK) {
     return status;
   }

@@ -122,10 +122,11 @@ static splitkv_status fail_bounds(const splitkv_ascend_report *report,
 static splitkv_status check_arguments(const uint32_t *words, const splitkv_ascend_memory *memory,
                                       uint32_t flags, const splitkv_pool *pool,
                                       const splitkv_ascend_report *report, splitkv_error *error) {
-  if (words == NULL) return spl_fail_null(error, "words");
+  splitkv_status status = spl_check_pointer(error, "words", words, 1, sizeof *words);
+  if (status != SPLITKV_OK) return status;
   if (memory == NULL) return spl_fail_null(error, "memory");
-  splitkv_status status = spl_check_struct_size(error, "memory.struct_size", memory->struct_size,
-                                                sizeof *memory, sizeof *memory);
+  status = spl_check_struct_size(error, "memory.struct_size", memory->struct_size, sizeof *memory,
+                                 sizeof *memory);
   if (status != SPLITKV_OK) return status;
   if (report != NULL) {
     status = spl_check_struct_size(error, "report.struct_size", report->struct_size, sizeof *report,

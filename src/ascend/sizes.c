@@ -42,7 +42,8 @@ static splitkv_status fail_word(splitkv_error *error, const char *field, int64_t
 
 /* Words of splitkv_ascend_tile hold all of this, and the sums below fit in 64 bits. */
 static splitkv_status check_words(const uint32_t *words, int64_t n_words, splitkv_error *error) {
-  if (words == NULL) return spl_fail_null(error, "words");
+  const splitkv_status status = spl_check_pointer(error, "words", words, 1, sizeof *words);
+  if (status != SPLITKV_OK) return status;
   if (n_words < SPLITKV_ASCEND_HEADER_WORDS) return fail_word(error, "n_words", n_words);
   const struct {
     const char *field;

@@ -543,7 +543,8 @@ splitkv_status splitkv_ascend_tile(const splitkv_problem *problem, const splitkv
                                    sizeof *info);
     if (status != SPLITKV_OK) return status;
   }
-  if (words == NULL && n_words != 0) return spl_fail_null(error, "words");
+  status = spl_check_pointer(error, "words", words, n_words != 0, sizeof *words);
+  if (status != SPLITKV_OK) return status;
   if (words != NULL && n_words < t.n_words) {
     return spl_fail(error, SPLITKV_ERROR_ASCEND_WORDS, "n_words", n_words, "%lld is less than %lld",
                     (long long)n_words, (long long)t.n_words);

@@ -206,6 +206,10 @@ static void words_and_sizes(void) {
   error = reject_error();
   REJECT(splitkv_ascend_tile(&c.p, &c.b, &c.t, NULL, 78, NULL, &error), &error,
          SPLITKV_ERROR_NULL_POINTER, "words", 0);
+  uint32_t *const beyond = (uint32_t *)(uintptr_t)((uintptr_t)words + 2);
+  error = reject_error();
+  REJECT(splitkv_ascend_tile(&c.p, &c.b, &c.t, beyond, 78, NULL, &error), &error,
+         SPLITKV_ERROR_TENSOR_ALIGNMENT, "words", 2);
   if (!CHECK(splitkv_ascend_tile(&c.p, &c.b, &c.t, words, 78, NULL, NULL) == SPLITKV_OK)) return;
   splitkv_ascend_sizes sizes, before;
   memset(&sizes, 0x3c, sizeof sizes);
@@ -213,6 +217,9 @@ static void words_and_sizes(void) {
   error = reject_error();
   REJECT(splitkv_ascend_get_sizes(words, 77, 24, SPLITKV_ASCEND_EXACT, &sizes, &error), &error,
          SPLITKV_ERROR_ASCEND_WORDS, "n_words", 77);
+  error = reject_error();
+  REJECT(splitkv_ascend_get_sizes(beyond, 78, 24, SPLITKV_ASCEND_EXACT, &sizes, &error), &error,
+         SPLITKV_ERROR_TENSOR_ALIGNMENT, "words", 2);
   error = reject_error();
   REJECT(splitkv_ascend_get_sizes(words, 78, 0, SPLITKV_ASCEND_EXACT, &sizes, &error), &error,
          SPLITKV_ERROR_ASCEND_CORES, "n_cores", 0);
