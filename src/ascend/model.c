@@ -60,11 +60,10 @@ static void zero_empty_rows(const spl_model *m) {
   const int64_t row = m->head_dim * 2;
   const int64_t out_bytes = m->n_written * row;
   for (int64_t e = 0; e < m->n_entries; e++) {
-    const uint32_t *entry =
-        m->words + SPLITKV_ASCEND_HEADER_WORDS + e * SPLITKV_ASCEND_REQUEST_WORDS;
+    const uint32_t *entry = spl_ascend_entry(m->words, e);
     if (entry[E_KV_LEN] != 0) continue;
     for (int64_t h = 0; h < m->n_heads; h++) {
-      const int64_t byte = spl_model_byte(spl_model_offset(entry + E_OUT_OFFSET), 2) + h * row;
+      const int64_t byte = spl_model_byte(spl_ascend_offset(entry + E_OUT_OFFSET), 2) + h * row;
       if (byte < 0 || byte > out_bytes - row) continue;
       memset((unsigned char *)m->memory->data[SPLITKV_ASCEND_OUT] + byte, 0, (size_t)row);
       if (byte % row == 0) m->written[byte / row] = 1;
