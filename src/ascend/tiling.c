@@ -401,8 +401,6 @@ static uint32_t scale_bits(const splitkv_problem *p) {
 
 static void write_header(const spl_ascend_case *c, const splitkv_ascend_info *t, uint32_t *words) {
   const splitkv_problem *p = &c->problem;
-  const int64_t former_rows = spl_ascend_rows(p, t->heads_per_task_former);
-  const int64_t tail_rows = spl_ascend_rows(p, t->heads_per_task_tail);
   const bool is_small = p->head_dim <= 128 && p->head_dim_v <= 128;
   const bool is_whole = p->head_dim % 16 == 0 && p->head_dim_v % 16 == 0;
   const struct {
@@ -426,8 +424,8 @@ static void write_header(const spl_ascend_case *c, const splitkv_ascend_info *t,
       {W_HEADER_WORDS, SPLITKV_ASCEND_HEADER_WORDS},
       {W_REQUEST_WORDS, SPLITKV_ASCEND_REQUEST_WORDS},
       {W_GROUP, group_of(p)},
-      {W_FORMER_ROWS, former_rows},
-      {W_TAIL_ROWS, tail_rows},
+      {W_FORMER_ROWS, spl_ascend_rows(p, t->heads_per_task_former)},
+      {W_TAIL_ROWS, spl_ascend_rows(p, t->heads_per_task_tail)},
       {W_MAX_KV_LEN, c->max_kv_len},
       {W_SPLIT_TOKENS, t->split_tokens},
       {W_N_SPLITS, t->n_splits},
@@ -439,8 +437,9 @@ static void write_header(const spl_ascend_case *c, const splitkv_ascend_info *t,
       {W_N_HEADS_ORIGINAL, p->n_heads_q},
       {W_EMBED_K, spl_min(p->head_dim, 256)},
       {W_EMBED_V, spl_min(p->head_dim_v, 256)},
-      {W_EMBED_V2, spl_min(p->head_dim_v, former_rows <= 64 ? 256 : 128)},
-      {W_EMBED_V3, spl_min(p->head_dim_v, tail_rows <= 64 ? 256 : 128)},
+      /* For products of up to 64 rows: tasks have 32 heads at most. */
+      {W_EMBED_V2, spl_min(p->head_dim_v, 256)},
+      {W_EMBED_V3, spl_min(p->head_dim_v, 256)},
   };
   memset(words, 0, SPLITKV_ASCEND_HEADER_WORDS * sizeof *words);
   for (size_t i = 0; i < sizeof header / sizeof header[0]; i++) {

@@ -159,6 +159,48 @@ static void on_chip(void) {
   refused(&c, SPLITKV_ERROR_ASCEND_COMBINE, "target.n_cores", 48, "; target.n_cores=35 would do");
 }
 
+static void accepted(const call *c) {
+  splitkv_error error = reject_error();
+  CHECK_MSG(splitkv_ascend_tile(&c->p, &c->b, &c->t, NULL, 0, NULL, &error) == SPLITKV_OK, "%s",
+            error.message);
+}
+
+/* What just fits, and the next. */
+static void at_limits(void) {
+  call c = begin();
+  c.b.n_requests = 1;
+  c.p.head_dim = c.p.head_dim_v = 256;
+  c.p.page_size_tokens = 64;
+  c.p.table_width = 1000;
+  c.t.n_cores = 32;
+  lens[0] = 64 * 32 * 10;
+  accepted(&c); /* 32 x 256 = 8192 */
+  c.p.head_dim = c.p.head_dim_v = 200;
+  c.t.n_cores = 41;
+  lens[0] = 64 * 41 * 10;
+  refused(&c, SPLITKV_ERROR_ASCEND_COMBINE, "target.n_cores", 41, "8200 splits x head_dim");
+  c = begin();
+  c.p.head_dim = c.p.head_dim_v = 16;
+  c.p.n_heads_q = 32;
+  c.t.n_cores = 1;
+  c.p.page_size_tokens = 512;
+  accepted(&c); /* 32 x 512 = 16384 */
+  c.p.page_size_tokens = 513;
+  refused(&c, SPLITKV_ERROR_ASCEND_TILE, "problem.page_size_tokens", 513, "16896 heads of a task");
+  /* One request with tokens among 4100, in 36 splits, and 31250 tasks for the heads of each. */
+  c = begin();
+  memset(lens, 0, sizeof lens);
+  lens[7] = 36000;
+  c.p.head_dim = c.p.head_dim_v = 1;
+  c.p.n_heads_q = 1000000;
+  c.p.n_heads_kv = 1;
+  c.t.n_cores = 40;
+  c.t.rule = SPLITKV_ASCEND_PR683;
+  c.b.n_requests = MOST_REQUESTS;
+  refused(&c, SPLITKV_ERROR_ASCEND_OFFSET, "batch.n_requests", MOST_REQUESTS,
+          "4612500000 tasks, the kernel takes 4294967295; the rule GUARDED would do");
+}
+
 static void batches(void) {
   call c = begin();
   c.b.n_requests = 0;
@@ -256,6 +298,7 @@ void reject_ascend(void) {
   targets();
   forms();
   on_chip();
+  at_limits();
   batches();
   words_and_sizes();
 }
