@@ -61,7 +61,7 @@ static inline void splitkv_ascend_target_init(splitkv_ascend_target *target) {
 
 /* What the words say, in names. */
 typedef struct splitkv_ascend_info {
-  size_t struct_size;
+  size_t struct_size;   /* sizeof(splitkv_ascend_info), set by the caller */
   int64_t n_words;      /* 44 + 17 n_requests */
   int64_t n_groups;     /* groups to launch ("effective block_dim"), <= n_cores */
   int64_t key;          /* which kernel: 0 f16, 1 bf16, 16 and 17 the same with splits */
@@ -75,8 +75,9 @@ typedef struct splitkv_ascend_info {
 
 /* Makes the words of a batch. `words` holds at least 44 + 17 n_requests of them and is written on
  * success only; NULL with n_words 0: only *info is wanted. info may be NULL. Allocates nothing.
+ * Here n_words is the room that there is; the calls below take info.n_words, the words themselves.
  * Errors: as splitkv_describe but for the instruction set; N_REQUESTS (0 too), KV_LEN,
- * KV_LEN_TABLE, INDEX_TYPE, TENSOR_ALIGNMENT (kv_lens), NULL_POINTER, STRUCT_SIZE, FLAGS,
+ * KV_LEN_TABLE, INDEX_TYPE, TENSOR_ALIGNMENT (kv_lens, words), NULL_POINTER, STRUCT_SIZE, FLAGS,
  * ASCEND_CORES, ASCEND_RULE, and what the kernel cannot do: ASCEND_DTYPE, ASCEND_LAYOUT,
  * ASCEND_TABLE, ASCEND_POLICY, ASCEND_HEAD_DIMS, ASCEND_HEAD_DIM, ASCEND_KEY, ASCEND_TILE,
  * ASCEND_SPLITS, ASCEND_COMBINE, ASCEND_OFFSET, ASCEND_EMPTY; ASCEND_WORDS: the memory for the
@@ -128,9 +129,9 @@ typedef struct splitkv_ascend_sizes {
 
 /* Bytes of each scratch buffer for words of splitkv_ascend_tile; n_cores is the target's. EXACT is
  * counted from the words by walking tasks as the kernel does. sizes is written on success only.
- * Errors: NULL_POINTER, ASCEND_CORES, ASCEND_WORDS (no words of splitkv_ascend_tile),
- * ASCEND_TASK_HEADS (words of a host that gives a task more than 32 heads), FORMAT (unknown
- * sizing), OVERFLOW. */
+ * Errors: NULL_POINTER, TENSOR_ALIGNMENT (words), ASCEND_CORES, ASCEND_WORDS (no words of
+ * splitkv_ascend_tile), ASCEND_TASK_HEADS (words of a host that gives a task more than 32 heads),
+ * FORMAT (unknown sizing), OVERFLOW. */
 SPLITKV_API splitkv_status splitkv_ascend_get_sizes(const uint32_t *words, int64_t n_words,
                                                     int64_t n_cores, splitkv_ascend_sizing sizing,
                                                     splitkv_ascend_sizes *sizes,
@@ -185,7 +186,7 @@ typedef struct splitkv_ascend_fault {
 /* What a run touched. Accesses outside of a buffer are not carried out: a read gives zeros, a write
  * is dropped, and the walk goes on, so that the marks say how far the launch would have reached. */
 typedef struct splitkv_ascend_report {
-  size_t struct_size;
+  size_t struct_size;         /* sizeof(splitkv_ascend_report), set by the caller */
   int64_t n_tasks;            /* tasks with tokens */
   int64_t n_faults;           /* accesses outside of their buffer */
   splitkv_ascend_fault first; /* in the order of tasks, then the combine; where n_faults > 0 */
@@ -201,9 +202,9 @@ typedef struct splitkv_ascend_report {
  * words and trusts nothing in them. pool NULL: the calling thread does all; the result does not
  * depend on the pool. Allocates its on-chip memory once through `allocator` (NULL: malloc). On
  * success and on ASCEND_BOUNDS, *report is written (may be NULL). Errors: NULL_POINTER,
- * STRUCT_SIZE, POOL, ALLOCATOR, OUT_OF_MEMORY, FLAGS, ASCEND_CORES (n_groups), ASCEND_WORDS (words
- * that no launch can be made of), ASCEND_KEY (a key that the kernel does not know: it would do
- * nothing), ASCEND_BOUNDS (an access outside of its buffer). */
+ * TENSOR_ALIGNMENT (words), STRUCT_SIZE, POOL, ALLOCATOR, OUT_OF_MEMORY, FLAGS, ASCEND_CORES
+ * (n_groups), ASCEND_WORDS (words that no launch can be made of), ASCEND_KEY (a key that the kernel
+ * does not know: it would do nothing), ASCEND_BOUNDS (an access outside of its buffer). */
 SPLITKV_API splitkv_status splitkv_ascend_model_run(
     const uint32_t *words, int64_t n_words, int64_t n_groups, const splitkv_ascend_memory *memory,
     uint32_t flags, const splitkv_pool *pool, const splitkv_allocator *allocator,
@@ -244,9 +245,10 @@ SPLITKV_API void splitkv_ascend_device_close(splitkv_ascend_device *device);
  * [n_launches], is the time of each launch between two events of the runtime. out and milliseconds
  * are written on success only. Any thread may call, one run at a time uses a device, and the device
  * is the calling thread's current one afterwards. Allocates with malloc for the results.
- * Errors: NULL_POINTER, STRUCT_SIZE, ASCEND_CORES (n_groups), ASCEND_WORDS, ASCEND_KEY (the kernel
- * would do nothing, and out would be what the memory held before), INDEX (n_launches < 1), OVERFLOW
- * (more bytes than the machine can address), OUT_OF_MEMORY, ASCEND_RUNTIME. */
+ * Errors: NULL_POINTER, TENSOR_ALIGNMENT (words), STRUCT_SIZE, ASCEND_CORES (n_groups),
+ * ASCEND_WORDS, ASCEND_KEY (the kernel would do nothing, and out would be what the memory held
+ * before), INDEX (n_launches < 1), OVERFLOW (more bytes than the machine can address),
+ * OUT_OF_MEMORY, ASCEND_RUNTIME. */
 SPLITKV_API splitkv_status splitkv_ascend_device_run(splitkv_ascend_device *device,
                                                      const uint32_t *words, int64_t n_words,
                                                      int64_t n_groups,

@@ -100,6 +100,9 @@ _Static_assert(sizeof(void *) == sizeof(launch_function *), "one form for all ad
  * runtime nor a library that registers kernels with it is made for that. */
 static splitkv_status load(const char *field, const char *path, int mode, const symbol *symbols,
                            size_t n_symbols, void *functions, splitkv_error *error) {
+  if (path[0] == '\0') { /* which dlopen takes for the program itself */
+    return spl_fail(error, SPLITKV_ERROR_ASCEND_LIBRARY, field, 0, "an empty name is no library");
+  }
   void *library = dlopen(path, mode);
   if (library == NULL) {
     const char *reason = dlerror();
@@ -222,14 +225,11 @@ typedef struct launch_run {
 static int64_t n_requests(const uint32_t *words) {
   return words[W_BATCH];
 }
-static const uint32_t *entry_of(const uint32_t *words, int64_t request) {
-  return words + SPLITKV_ASCEND_HEADER_WORDS + request * SPLITKV_ASCEND_REQUEST_WORDS;
-}
 static uint64_t row_elements(const uint32_t *words) {
   return (uint64_t)words[W_N_HEADS] * words[W_HEAD_DIM];
 }
 static uint64_t out_offset(const uint32_t *entry) {
-  return (uint64_t)entry[E_OUT_OFFSET] << 32 | entry[E_OUT_OFFSET + 1];
+  return spl_ascend_offset(entry + E_OUT_OFFSET);
 }
 
 static splitkv_status check_words(const uint32_t *words, int64_t n_words, splitkv_error *error) {
@@ -252,17 +252,13 @@ static splitkv_status check_words(const uint32_t *words, int64_t n_words, splitk
                     "%lld words, but %lld requests have %lld", (long long)n_words,
                     (long long)n_requests(words), (long long)needed);
   }
-  switch (words[W_KEY]) {
-  case KEY_F16:
-  case KEY_BF16:
-  case KEY_SPLIT_F16:
-  case KEY_SPLIT_BF16:
-    return SPLITKV_OK;
-  default: /* the launch would succeed, and what is copied back would be nobody's */
+  if (!spl_ascend_knows_key(words[W_KEY])) {
+    /* The launch would succeed, and what is copied back would be nobody's. */
     return spl_fail(error, SPLITKV_ERROR_ASCEND_KEY, "words", words[W_KEY],
                     "the kernel does not know key %lu and would do nothing",
                     (unsigned long)words[W_KEY]);
   }
+  return SPLITKV_OK;
 }
 
 /* The rows that this side writes lie inside of out. */
@@ -271,7 +267,7 @@ static splitkv_status check_empty_rows(const uint32_t *words, uint64_t out_bytes
   const uint64_t out_elements = out_bytes / 2;
   const uint64_t row = row_elements(words);
   for (int64_t r = 0; r < n_requests(words); r++) {
-    const uint32_t *entry = entry_of(words, r);
+    const uint32_t *entry = spl_ascend_entry(words, r);
     if (entry[E_KV_LEN] != 0) {
       continue;
     }
@@ -315,7 +311,10 @@ static splitkv_status check_arguments(const splitkv_ascend_device *device, const
   if (device == NULL || words == NULL || memory == NULL) {
     return spl_fail_null(error, device == NULL ? "device" : words == NULL ? "words" : "memory");
   }
-  splitkv_status status = check_memory(memory, error);
+  splitkv_status status = spl_check_pointer(error, "words", words, 1, sizeof *words);
+  if (status == SPLITKV_OK) {
+    status = check_memory(memory, error);
+  }
   if (status != SPLITKV_OK) {
     return status;
   }
@@ -395,7 +394,7 @@ static splitkv_status zero_empty_rows(const launch_run *run) {
   const size_t row_bytes = (size_t)row_elements(run->words) * 2;
   const size_t out_bytes = (size_t)run->bytes[SPLITKV_ASCEND_OUT];
   for (int64_t r = 0; r < n_requests(run->words) && row_bytes > 0; r++) {
-    const uint32_t *entry = entry_of(run->words, r);
+    const uint32_t *entry = spl_ascend_entry(run->words, r);
     if (entry[E_KV_LEN] != 0) {
       continue;
     }

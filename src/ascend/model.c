@@ -60,11 +60,10 @@ static void zero_empty_rows(const spl_model *m) {
   const int64_t row = m->head_dim * 2;
   const int64_t out_bytes = m->n_written * row;
   for (int64_t e = 0; e < m->n_entries; e++) {
-    const uint32_t *entry =
-        m->words + SPLITKV_ASCEND_HEADER_WORDS + e * SPLITKV_ASCEND_REQUEST_WORDS;
+    const uint32_t *entry = spl_ascend_entry(m->words, e);
     if (entry[E_KV_LEN] != 0) continue;
     for (int64_t h = 0; h < m->n_heads; h++) {
-      const int64_t byte = spl_model_byte(spl_model_offset(entry + E_OUT_OFFSET), 2) + h * row;
+      const int64_t byte = spl_model_byte(spl_ascend_offset(entry + E_OUT_OFFSET), 2) + h * row;
       if (byte < 0 || byte > out_bytes - row) continue;
       memset((unsigned char *)m->memory->data[SPLITKV_ASCEND_OUT] + byte, 0, (size_t)row);
       if (byte % row == 0) m->written[byte / row] = 1;
@@ -122,10 +121,11 @@ static splitkv_status fail_bounds(const splitkv_ascend_report *report,
 static splitkv_status check_arguments(const uint32_t *words, const splitkv_ascend_memory *memory,
                                       uint32_t flags, const splitkv_pool *pool,
                                       const splitkv_ascend_report *report, splitkv_error *error) {
-  if (words == NULL) return spl_fail_null(error, "words");
+  splitkv_status status = spl_check_pointer(error, "words", words, 1, sizeof *words);
+  if (status != SPLITKV_OK) return status;
   if (memory == NULL) return spl_fail_null(error, "memory");
-  splitkv_status status = spl_check_struct_size(error, "memory.struct_size", memory->struct_size,
-                                                sizeof *memory, sizeof *memory);
+  status = spl_check_struct_size(error, "memory.struct_size", memory->struct_size, sizeof *memory,
+                                 sizeof *memory);
   if (status != SPLITKV_OK) return status;
   if (report != NULL) {
     status = spl_check_struct_size(error, "report.struct_size", report->struct_size, sizeof *report,
@@ -133,7 +133,12 @@ static splitkv_status check_arguments(const uint32_t *words, const splitkv_ascen
     if (status != SPLITKV_OK) return status;
   }
   for (int i = 0; i < SPLITKV_ASCEND_WORDS; i++) {
-    if (memory->data[i] == NULL && memory->bytes[i] > 0) return spl_fail_null(error, "memory.data");
+    if (memory->data[i] == NULL && memory->bytes[i] > 0) {
+      return spl_fail(error, SPLITKV_ERROR_NULL_POINTER, "memory.data", i,
+                      "%s has %llu bytes but no data",
+                      splitkv_ascend_buffer_name((splitkv_ascend_buffer)i),
+                      (unsigned long long)memory->bytes[i]);
+    }
   }
   const uint32_t known =
       SPLITKV_ASCEND_MODEL_MASK_BY_POINTER | SPLITKV_ASCEND_MODEL_KEEP_EMPTY_ROWS;

@@ -76,7 +76,6 @@ splitkv_status spl_model_decode(const uint32_t *words, int64_t n_words, int64_t 
 
 /* Entry of the order's k-th request, and the index of that entry. */
 const uint32_t *spl_model_entry(const spl_model *model, int64_t k, int64_t *index);
-uint64_t spl_model_offset(const uint32_t *halves);
 
 /* Splits of a request that have tokens. */
 int64_t spl_model_used_splits(const spl_model *model, int64_t kv_len);

@@ -12,17 +12,9 @@
  * launch out of its memory, and an end to lengths that would take hours. */
 enum { EXCESS_PAGES = 1024 };
 
-uint64_t spl_model_offset(const uint32_t *halves) {
-  return (uint64_t)halves[0] << 32 | halves[1];
-}
-
-static const uint32_t *entry_at(const spl_model *m, int64_t index) {
-  return m->words + SPLITKV_ASCEND_HEADER_WORDS + index * SPLITKV_ASCEND_REQUEST_WORDS;
-}
-
 const uint32_t *spl_model_entry(const spl_model *m, int64_t k, int64_t *index) {
-  *index = entry_at(m, k)[E_ORDER];
-  return entry_at(m, *index);
+  *index = spl_ascend_entry(m->words, k)[E_ORDER];
+  return spl_ascend_entry(m->words, *index);
 }
 
 int64_t spl_model_used_splits(const spl_model *m, int64_t kv_len) {
@@ -160,7 +152,7 @@ static splitkv_status check_entries(const spl_model *m, splitkv_error *error) {
       return fail_word(error, ends[i].word, words[ends[i].word], "there are not so many entries");
   }
   for (int64_t e = 0; e < m->n_entries; e++) {
-    const uint32_t *entry = entry_at(m, e);
+    const uint32_t *entry = spl_ascend_entry(m->words, e);
     const int64_t at = entry - words;
     if (entry[E_ORDER] >= m->n_entries)
       return fail_word(error, at + E_ORDER, entry[E_ORDER], "there is no such entry");
@@ -175,9 +167,9 @@ static splitkv_status check_entries(const spl_model *m, splitkv_error *error) {
 static splitkv_status check_splits(const spl_model *m, splitkv_error *error) {
   if (!m->has_splits) return SPLITKV_OK;
   for (int64_t e = 0; e < m->n_entries; e++) {
-    const int64_t kv_len = entry_at(m, e)[E_KV_LEN];
+    const int64_t kv_len = spl_ascend_entry(m->words, e)[E_KV_LEN];
     if (spl_model_used_splits(m, kv_len) > m->n_splits)
-      return fail_word(error, entry_at(m, e) + E_KV_LEN - m->words, kv_len,
+      return fail_word(error, spl_ascend_entry(m->words, e) + E_KV_LEN - m->words, kv_len,
                        "the tokens are more than the splits take");
   }
   return SPLITKV_OK;
@@ -197,7 +189,7 @@ splitkv_status spl_model_decode(const uint32_t *words, int64_t n_words, int64_t 
   }
   m->n_entries = (n_words - SPLITKV_ASCEND_HEADER_WORDS) / SPLITKV_ASCEND_REQUEST_WORDS;
   const uint32_t key = words[W_KEY];
-  if (key != KEY_F16 && key != KEY_BF16 && key != KEY_SPLIT_F16 && key != KEY_SPLIT_BF16) {
+  if (!spl_ascend_knows_key(key)) {
     return spl_fail(error, SPLITKV_ERROR_ASCEND_KEY, "words[16]", key,
                     "the kernel does not know key %u and would do nothing", (unsigned)key);
   }

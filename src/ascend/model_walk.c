@@ -77,7 +77,7 @@ static void cube_load_q(const place *at, const task *t) {
    * row where its channels are no multiple. */
   const int64_t n = t->rows > 1 ? m->head_dim : m->channels;
   const uint64_t first =
-      spl_model_offset(t->entry + E_Q_OFFSET) + (uint64_t)(t->first_head * m->head_dim);
+      spl_ascend_offset(t->entry + E_Q_OFFSET) + (uint64_t)(t->first_head * m->head_dim);
   for (int64_t i = 0; i < t->n_heads; i++) {
     core->site.head = t->first_head + i;
     const int64_t byte = spl_model_byte((uint32_t)first, 2) + i * m->head_dim * 2;
@@ -303,10 +303,10 @@ static void vector_store(const place *at, const task *t, int sub) {
   const int64_t head = t->first_head + rows.first;
   const uint32_t heads = (uint32_t)head * m->words[W_N_SPLITS] + (uint32_t)t->split;
   /* The kernel keeps both offsets of a split in 32 bits here, but not in the combine. */
-  const uint32_t l = (uint32_t)(spl_model_offset(t->entry + E_L_OFFSET) + heads);
-  const uint32_t o_core = (uint32_t)(spl_model_offset(t->entry + E_O_CORE_OFFSET) * (uint64_t)n +
+  const uint32_t l = (uint32_t)(spl_ascend_offset(t->entry + E_L_OFFSET) + heads);
+  const uint32_t o_core = (uint32_t)(spl_ascend_offset(t->entry + E_O_CORE_OFFSET) * (uint64_t)n +
                                      (uint64_t)heads * (uint64_t)d);
-  const uint64_t out = spl_model_offset(t->entry + E_OUT_OFFSET) + (uint64_t)(head * d);
+  const uint64_t out = spl_ascend_offset(t->entry + E_OUT_OFFSET) + (uint64_t)(head * d);
   for (int64_t r = 0; r < rows.n; r++) {
     const int64_t h = rows.first + r;
     float *o = core->o + h * m->channels;
@@ -401,15 +401,15 @@ static void combine_row(const place *at, const uint32_t *entry, int64_t head) {
   const int64_t d = m->head_dim, n = spl_model_used_splits(m, entry[E_KV_LEN]);
   const uint32_t first = (uint32_t)head * m->words[W_N_SPLITS];
   float lse[MODEL_MAX_SPLITS], out[256] = {0};
-  read(at, SPLITKV_ASCEND_L, spl_model_byte(spl_model_offset(entry + E_L_OFFSET) + first, 4), n * 4,
-       lse);
+  read(at, SPLITKV_ASCEND_L, spl_model_byte(spl_ascend_offset(entry + E_L_OFFSET) + first, 4),
+       n * 4, lse);
   float max = lse[0], sum = 0;
   for (int64_t s = 1; s < n; s++)
     max = lse[s] > max ? lse[s] : max;
   for (int64_t s = 0; s < n; s++)
     sum += expf(lse[s] - max);
   const float all = logf(sum) + max;
-  const uint64_t o_core = spl_model_offset(entry + E_O_CORE_OFFSET) * (uint64_t)m->n_splits +
+  const uint64_t o_core = spl_ascend_offset(entry + E_O_CORE_OFFSET) * (uint64_t)m->n_splits +
                           (uint64_t)first * (uint64_t)d;
   read(at, SPLITKV_ASCEND_O_CORE, spl_model_byte(o_core, 4), n * d * 4, core->splits);
   for (int64_t s = 0; s < n; s++) {
@@ -417,7 +417,7 @@ static void combine_row(const place *at, const uint32_t *entry, int64_t head) {
     for (int64_t c = 0; c < d; c++)
       out[c] += weight * core->splits[s * d + c];
   }
-  const uint64_t place_of_out = spl_model_offset(entry + E_OUT_OFFSET) + (uint64_t)(head * d);
+  const uint64_t place_of_out = spl_ascend_offset(entry + E_OUT_OFFSET) + (uint64_t)(head * d);
   store_out(at, spl_model_byte(place_of_out, 2), out);
 }
 

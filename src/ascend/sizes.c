@@ -27,14 +27,6 @@ typedef struct launch {
   phase phases[2];
 } launch;
 
-static const uint32_t *entry_of(const launch *l, int64_t index) {
-  return l->words + SPLITKV_ASCEND_HEADER_WORDS + index * SPLITKV_ASCEND_REQUEST_WORDS;
-}
-
-static int64_t offset_of(const uint32_t *words) {
-  return (int64_t)((uint64_t)words[0] << 32 | words[1]);
-}
-
 static splitkv_status fail_word(splitkv_error *error, const char *field, int64_t value) {
   return spl_fail(error, SPLITKV_ERROR_ASCEND_WORDS, field, value,
                   "%lld: no word of splitkv_ascend_tile", (long long)value);
@@ -42,7 +34,8 @@ static splitkv_status fail_word(splitkv_error *error, const char *field, int64_t
 
 /* Words of splitkv_ascend_tile hold all of this, and the sums below fit in 64 bits. */
 static splitkv_status check_words(const uint32_t *words, int64_t n_words, splitkv_error *error) {
-  if (words == NULL) return spl_fail_null(error, "words");
+  const splitkv_status status = spl_check_pointer(error, "words", words, 1, sizeof *words);
+  if (status != SPLITKV_OK) return status;
   if (n_words < SPLITKV_ASCEND_HEADER_WORDS) return fail_word(error, "n_words", n_words);
   const struct {
     const char *field;
@@ -97,7 +90,8 @@ static splitkv_status check_words(const uint32_t *words, int64_t n_words, splitk
       return fail_word(error, "length of an entry", entries[E_KV_LEN]);
     }
     if (entries[E_L_OFFSET] > INT16_MAX || entries[E_O_CORE_OFFSET] > INT16_MAX) {
-      return fail_word(error, "offset of an entry", offset_of(entries + E_O_CORE_OFFSET));
+      return fail_word(error, "offset of an entry",
+                       (int64_t)spl_ascend_offset(entries + E_O_CORE_OFFSET));
     }
   }
   return SPLITKV_OK;
@@ -155,8 +149,8 @@ static void extend_by_phase(reach *r, const launch *l, const phase *f, int64_t g
   const int64_t each = chunks * f->n_splits;
   int64_t rows_at_once = f->rows;
   for (int64_t task = group; task < f->n_requests * each; task += l->n_groups) {
-    const uint32_t order = entry_of(l, f->first + task / each)[E_ORDER];
-    const int64_t kv_len = entry_of(l, order)[E_KV_LEN];
+    const uint32_t order = spl_ascend_entry(l->words, f->first + task / each)[E_ORDER];
+    const int64_t kv_len = spl_ascend_entry(l->words, order)[E_KV_LEN];
     const int64_t split = task % f->n_splits, chunk = task / f->n_splits % chunks;
     int64_t tokens = kv_len;
     if (f == &l->phases[0]) {
@@ -210,13 +204,14 @@ static bool count_splits(const launch *l, splitkv_ascend_sizes *sizes) {
   int64_t o_core = 0, lse = 0;
   if (l->n_splits == 1) return true;
   for (int64_t r = 0; r < l->n_requests; r++) {
-    const uint32_t *entry = entry_of(l, r);
+    const uint32_t *entry = spl_ascend_entry(l->words, r);
     if (entry[E_KV_LEN] == 0) continue;
     const int64_t last = (l->n_heads - 1) * l->n_splits + used_splits(l, entry[E_KV_LEN]);
     int64_t end = last * l->head_dim;
-    if (!spl_mul_add(offset_of(entry + E_O_CORE_OFFSET), l->n_splits, &end)) return false;
+    if (!spl_mul_add((int64_t)spl_ascend_offset(entry + E_O_CORE_OFFSET), l->n_splits, &end))
+      return false;
     o_core = spl_max(o_core, end);
-    lse = spl_max(lse, offset_of(entry + E_L_OFFSET) + last);
+    lse = spl_max(lse, (int64_t)spl_ascend_offset(entry + E_L_OFFSET) + last);
   }
   if (!spl_mul(o_core, 4, &o_core) || !spl_mul(lse, 4, &lse)) return false;
   sizes->bytes[SPLITKV_ASCEND_O_CORE] = (uint64_t)o_core;

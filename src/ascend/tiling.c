@@ -153,6 +153,8 @@ static int list_limits(const spl_ascend_case *c, const splitkv_ascend_info *t, l
       {SPLITKV_ERROR_ASCEND_OFFSET, "batch.n_requests", n, rows * p->head_dim, UINT32_MAX,
        "elements of o_core"},
       {SPLITKV_ERROR_ASCEND_OFFSET, "batch.n_requests", n, t->n_tasks, UINT32_MAX, "tasks"},
+      {SPLITKV_ERROR_ASCEND_OFFSET, "batch.n_requests", n, n * p->table_width, UINT32_MAX,
+       "entries of the block table"},
   };
   enum { N = sizeof all / sizeof all[0] };
   _Static_assert((int)N <= (int)MAX_LIMITS, "room for all limits");
@@ -340,14 +342,18 @@ splitkv_status spl_ascend_import(const splitkv_problem *problem,
                                  splitkv_error *error) {
   splitkv_status status = spl_import_problem(problem, &c->problem, error);
   if (status != SPLITKV_OK) return status;
-  /* The CPU's kernels do not matter here. */
-  c->problem.isa = SPLITKV_ISA_AUTO;
-  c->problem.arithmetic = SPLITKV_ARITHMETIC_F32;
-  status = splitkv_describe(&c->problem, error);
-  if (status != SPLITKV_OK) return status;
   status = check_target(target, error);
   if (status != SPLITKV_OK) return status;
   c->target = *target;
+  /* The CPU's kernels do not matter here. */
+  c->problem.isa = SPLITKV_ISA_AUTO;
+  c->problem.arithmetic = SPLITKV_ARITHMETIC_F32;
+  splitkv_problem described = c->problem;
+  /* Where head dimensions differ, that is refused below, and not that scale 0 means nothing then.
+   */
+  if (described.scale == 0 && (target->flags & SPLITKV_ASCEND_UNCHECKED) == 0) described.scale = 1;
+  status = splitkv_describe(&described, error);
+  if (status != SPLITKV_OK) return status;
   status = check_form(&c->problem, error);
   if (status != SPLITKV_OK) return status;
   status = check_variant(&c->problem, error);
@@ -416,8 +422,6 @@ static uint32_t scale_bits(const splitkv_problem *p) {
 
 static void write_header(const spl_ascend_case *c, const splitkv_ascend_info *t, uint32_t *words) {
   const splitkv_problem *p = &c->problem;
-  const int64_t former_rows = spl_ascend_rows(p, t->heads_per_task_former);
-  const int64_t tail_rows = spl_ascend_rows(p, t->heads_per_task_tail);
   const bool is_small = p->head_dim <= 128 && p->head_dim_v <= 128;
   const bool is_whole = p->head_dim % 16 == 0 && p->head_dim_v % 16 == 0;
   const struct {
@@ -441,8 +445,8 @@ static void write_header(const spl_ascend_case *c, const splitkv_ascend_info *t,
       {W_HEADER_WORDS, SPLITKV_ASCEND_HEADER_WORDS},
       {W_REQUEST_WORDS, SPLITKV_ASCEND_REQUEST_WORDS},
       {W_GROUP, group_of(p)},
-      {W_FORMER_ROWS, former_rows},
-      {W_TAIL_ROWS, tail_rows},
+      {W_FORMER_ROWS, spl_ascend_rows(p, t->heads_per_task_former)},
+      {W_TAIL_ROWS, spl_ascend_rows(p, t->heads_per_task_tail)},
       {W_MAX_KV_LEN, c->max_kv_len},
       {W_SPLIT_TOKENS, t->split_tokens},
       {W_N_SPLITS, t->n_splits},
@@ -454,8 +458,9 @@ static void write_header(const spl_ascend_case *c, const splitkv_ascend_info *t,
       {W_N_HEADS_ORIGINAL, p->n_heads_q},
       {W_EMBED_K, spl_min(p->head_dim, 256)},
       {W_EMBED_V, spl_min(p->head_dim_v, 256)},
-      {W_EMBED_V2, spl_min(p->head_dim_v, former_rows <= 64 ? 256 : 128)},
-      {W_EMBED_V3, spl_min(p->head_dim_v, tail_rows <= 64 ? 256 : 128)},
+      /* For products of up to 64 rows: tasks have 32 heads at most. */
+      {W_EMBED_V2, spl_min(p->head_dim_v, 256)},
+      {W_EMBED_V3, spl_min(p->head_dim_v, 256)},
   };
   memset(words, 0, SPLITKV_ASCEND_HEADER_WORDS * sizeof *words);
   for (size_t i = 0; i < sizeof header / sizeof header[0]; i++) {
@@ -558,7 +563,8 @@ splitkv_status splitkv_ascend_tile(const splitkv_problem *problem, const splitkv
                                    sizeof *info);
     if (status != SPLITKV_OK) return status;
   }
-  if (words == NULL && n_words != 0) return spl_fail_null(error, "words");
+  status = spl_check_pointer(error, "words", words, n_words != 0, sizeof *words);
+  if (status != SPLITKV_OK) return status;
   if (words != NULL && n_words < t.n_words) {
     return spl_fail(error, SPLITKV_ERROR_ASCEND_WORDS, "n_words", n_words, "%lld is less than %lld",
                     (long long)n_words, (long long)t.n_words);

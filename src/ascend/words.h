@@ -5,6 +5,10 @@
 #ifndef SPL_ASCEND_WORDS_H
 #define SPL_ASCEND_WORDS_H
 
+#include <splitkv/ascend.h>
+
+#include <stdbool.h>
+
 /* Header words. Those without a name are 0 and not read. */
 enum {
   W_BATCH = 0,
@@ -62,8 +66,18 @@ enum {
   E_O_CORE_OFFSET = 15 /* not times the number of splits: the kernel multiplies */
 };
 
+static inline const uint32_t *spl_ascend_entry(const uint32_t *words, int64_t index) {
+  return words + SPLITKV_ASCEND_HEADER_WORDS + index * SPLITKV_ASCEND_REQUEST_WORDS;
+}
+static inline uint64_t spl_ascend_offset(const uint32_t *halves) {
+  return (uint64_t)halves[0] << 32 | halves[1];
+}
+
 /* Keys that the kernel knows; with any other it does nothing. */
 enum { KEY_F16 = 0, KEY_BF16 = 1, KEY_SPLIT_F16 = 16, KEY_SPLIT_BF16 = 17 };
+static inline bool spl_ascend_knows_key(uint32_t key) {
+  return key == KEY_F16 || key == KEY_BF16 || key == KEY_SPLIT_F16 || key == KEY_SPLIT_BF16;
+}
 /* Bits of a key. */
 enum { KEY_BIT_SPLIT = 16, KEY_BIT_SPLIT_PAGE = 128 };
 

@@ -159,6 +159,8 @@ static void libraries_that_are_none(void) {
   check_open(missing, STANDIN_RUNTIME, SPLITKV_ERROR_ASCEND_LIBRARY, "options.kernel_path",
              missing);
   check_open(KERNEL_ECHO, missing, SPLITKV_ERROR_ASCEND_LIBRARY, "options.runtime_path", missing);
+  check_open("", STANDIN_RUNTIME, SPLITKV_ERROR_ASCEND_LIBRARY, "options.kernel_path", "empty");
+  check_open(KERNEL_ECHO, "", SPLITKV_ERROR_ASCEND_LIBRARY, "options.runtime_path", "empty");
   check_open(NO_LIBRARY, STANDIN_RUNTIME, SPLITKV_ERROR_ASCEND_LIBRARY, "options.kernel_path", "");
   check_open(KERNEL_ECHO, NO_LIBRARY, SPLITKV_ERROR_ASCEND_LIBRARY, "options.runtime_path", "");
   check_open(RUNTIME_PARTIAL, STANDIN_RUNTIME, SPLITKV_ERROR_ASCEND_SYMBOL, "call_kernel",
@@ -269,6 +271,9 @@ static void arguments_refused(void) {
   CHECK(device_run(device, &c, 0, NULL, &error) == SPLITKV_ERROR_INDEX);
   CHECK(device_run(device, &c, INT64_MAX, NULL, &error) == SPLITKV_ERROR_OUT_OF_MEMORY);
   CHECK(device_run(NULL, &c, 1, NULL, &error) == SPLITKV_ERROR_NULL_POINTER);
+  CHECK(splitkv_ascend_device_run(device, (uint32_t *)((uintptr_t)c.launch.words + 1), 61, 1,
+                                  &c.launch.memory, 1, NULL,
+                                  NULL) == SPLITKV_ERROR_TENSOR_ALIGNMENT);
   CHECK(splitkv_ascend_device_run(device, NULL, 61, 1, &c.launch.memory, 1, NULL, NULL) ==
         SPLITKV_ERROR_NULL_POINTER);
   CHECK(splitkv_ascend_device_run(device, c.launch.words, 61, 1, NULL, 1, NULL, NULL) ==

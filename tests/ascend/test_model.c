@@ -290,6 +290,8 @@ static void test_refusals(void) {
 #define RUN(words, n_words, groups, memory, flags, pool)                                           \
   splitkv_ascend_model_run(words, n_words, groups, memory, flags, pool, NULL, NULL, &error)
   CHECK(RUN(NULL, n, 1, &l.memory, 0, NULL) == SPLITKV_ERROR_NULL_POINTER);
+  CHECK(RUN((uint32_t *)((uintptr_t)l.words + 1), n, 1, &l.memory, 0, NULL) ==
+        SPLITKV_ERROR_TENSOR_ALIGNMENT);
   CHECK(RUN(l.words, n, 1, NULL, 0, NULL) == SPLITKV_ERROR_NULL_POINTER);
   CHECK(RUN(l.words, n, 1, &l.memory, 4, NULL) == SPLITKV_ERROR_FLAGS);
   CHECK(RUN(l.words, n, 0, &l.memory, 0, NULL) == SPLITKV_ERROR_ASCEND_CORES);
@@ -304,6 +306,7 @@ static void test_refusals(void) {
   memory = l.memory;
   memory.data[SPLITKV_ASCEND_K] = NULL;
   CHECK(RUN(l.words, n, 1, &memory, 0, NULL) == SPLITKV_ERROR_NULL_POINTER);
+  CHECK(error.value == SPLITKV_ASCEND_K && strstr(error.message, "k has") != NULL);
 #undef RUN
   test_refused_words();
   test_allocator();

@@ -73,7 +73,7 @@ static void pull_request_case(splitkv_ascend_rule rule, uint32_t flags, uint64_t
 }
 
 static splitkv_problem random_problem(rng *r) {
-  static const int64_t groups[] = {1, 2, 3, 4, 5, 7, 8, 12, 16, 23, 40, 64};
+  static const int64_t groups[] = {1, 2, 3, 4, 5, 7, 8, 12, 16, 23, 40, 50, 63, 64};
   static const int64_t heads_kv[] = {1, 1, 1, 2, 3, 8};
   static const int64_t pages[] = {1, 7, 16, 32, 48, 64, 100, 128, 256};
   const int64_t hkv = RNG_PICK(r, heads_kv);

@@ -131,8 +131,55 @@ static void compare_file(const char *path, splitkv_ascend_rule rule) {
   CHECK_MSG(n_cases == 70, "%s: %d cases instead of 70", path, n_cases);
 }
 
+/* The borders of the rules' comparisons, by hand; the reference's cases are on none of them. */
+static void compare_borders(void) {
+  static const struct {
+    int64_t n_cores, n, hq, hkv, tokens;
+    int64_t n_splits, heads_former, requests_tail;
+  } cases[] = {
+      {5, 3, 1, 1, 32, 2, 1, 0},     /* 3 < 0.8 x 5: few enough heads to split */
+      {5, 4, 1, 1, 32, 1, 1, 0},     /* 4 is not */
+      {10, 1, 4, 1, 128, 8, 2, 0},   /* 8 < 0.9 x 10 parts: two cores for each */
+      {10, 1, 4, 1, 144, 9, 4, 0},   /* 9 are not */
+      {24, 36, 8, 2, 100, 1, 8, 12}, /* 12 requests are left, half of the cores */
+      {24, 37, 8, 2, 100, 1, 8, 0},  /* 13 are too many */
+      {24, 37, 8, 8, 100, 1, 8, 13}, /* but not for MHA */
+      {24, 39, 8, 1, 100, 1, 8, 15}, /* and MQA */
+      {24, 40, 8, 1, 100, 1, 8, 0},  /* 16 tasks are too many for all */
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; ++i) {
+    static int64_t lens[64];
+    for (int r = 0; r < 64; ++r)
+      lens[r] = cases[i].tokens;
+    splitkv_problem p;
+    splitkv_problem_init(&p);
+    p.n_heads_q = cases[i].hq;
+    p.n_heads_kv = cases[i].hkv;
+    p.head_dim = p.head_dim_v = 64;
+    p.page_size_tokens = 16;
+    p.n_pages = p.table_width = 1000;
+    p.dtype_q = p.dtype_kv = p.dtype_out = SPLITKV_F16;
+    splitkv_batch batch;
+    splitkv_batch_init(&batch);
+    batch.kv_lens_type = SPLITKV_I64;
+    batch.kv_lens = lens;
+    batch.n_requests = cases[i].n;
+    splitkv_ascend_target target;
+    splitkv_ascend_target_init(&target);
+    target.n_cores = cases[i].n_cores;
+    splitkv_ascend_info info = {.struct_size = sizeof info};
+    CHECK(splitkv_ascend_tile(&p, &batch, &target, NULL, 0, &info, NULL) == SPLITKV_OK);
+    CHECK_MSG(info.n_splits == cases[i].n_splits &&
+                  info.heads_per_task_former == cases[i].heads_former &&
+                  info.n_requests_tail == cases[i].requests_tail,
+              "border %zu: %lld splits, %lld heads, tail of %lld", i, (long long)info.n_splits,
+              (long long)info.heads_per_task_former, (long long)info.n_requests_tail);
+  }
+}
+
 int main(int argc, char **argv) {
   if (argc != 3) return 2;
+  compare_borders();
   compare_file(argv[1], SPLITKV_ASCEND_PR683);
   compare_file(argv[2], SPLITKV_ASCEND_GUARDED);
   return check_report("words");

@@ -147,27 +147,24 @@ def check_vectors(failures, tool):
         path = os.path.join(ROOT, "tests", "vectors", f"ascend_{rule}.txt")
         if not failures.check(os.path.exists(path), f"the vectors of {rule} are there"):
             continue
-        n_compared = n_wide = 0
+        n_compared = 0
         for numbers, lengths, words, allocated in vector_cases(path):
             if int(numbers["head_dim_v"]) > 576:
                 continue  # no word of the grammar
             problem = problem_of(numbers, lengths, rule)
             result = run_tool([tool, "ascend", "plan", "--words", "--unchecked", problem])
             shown = result.stdout.decode()
-            if result.returncode == 2 and b"32 heads" in result.stderr:
-                n_wide += 1
-                continue  # a task that is too wide has no exact size
             failures.check(result.returncode == 0 and shown == words + "\n",
                            f"words of {problem}: {result.stderr!r}")
             if n_compared % 7 == 0:
                 plan = run_tool([tool, "ascend", "plan", "--json", "--unchecked", problem])
-                if plan.returncode == 0:
+                if failures.check(plan.returncode == 0, f"plan of {problem}: {plan.stderr!r}"):
                     after = buffer_bytes(json.loads(plan.stdout), "after_bytes")
                     wanted = {name.replace("o_core_tmp", "o_core"): n
                               for name, n in allocated.items()}
                     failures.check(after == wanted, f"{problem}: {after}, not {wanted}")
             n_compared += 1
-        failures.check(n_compared >= 60, f"{rule}: {n_compared} cases, {n_wide} too wide")
+        failures.check(n_compared >= 60, f"{rule}: {n_compared} cases")
 
 
 # ── plan and explain ─────────────────────────────────────────────────────────────────────────────
@@ -224,6 +221,8 @@ def check_explain(failures, tool):
     failures.check("WARNING" not in guarded and "Balance 97.0 %" in guarded, "guarded is enough")
     same = run_tool([tool, "ascend", "explain", "b=4 kv=300"]).stdout.decode()
     failures.check("The same words" in same, "both rules agree on short requests")
+    one = run_tool([tool, "ascend", "explain", "b=1 hq=4 hkv=1 kv=100"]).stdout.decode()
+    failures.check("One split takes all tokens" in one, "a request of one page is not split")
 
 
 def check_picture(failures, tool):
@@ -323,9 +322,9 @@ def read_values(path, is_bf16):
 class Tensors:
     """A ragged batch in a folder of .npy files: one empty request, a shuffled table of int64."""
 
-    def __init__(self, folder, is_bf16):
+    def __init__(self, folder, is_bf16, hkv=2, d=32):
         values = random.Random(7)
-        self.hq, self.hkv, self.d, self.page, self.n_pages = 8, 2, 32, 16, 23
+        self.hq, self.hkv, self.d, self.page, self.n_pages = 8, hkv, d, 16, 23
         self.kv_lens = (100, 0, 37, 64)
         pack, descr = (bf16, "<u2") if is_bf16 else (f16, "<f2")
         width = 7
@@ -353,22 +352,23 @@ class Tensors:
             self.options += [option(role), path]
 
 
-def check_close(failures, what, path, wanted, is_bf16):
+def check_close(failures, what, path, wanted, is_bf16, d):
     """Weights are rounded to 16 bits before they meet V: 2^-11 or 2^-8 of it, and as much again for
     the result."""
     got = read_values(path, is_bf16)
     unit = 2.0 ** -8 if is_bf16 else 2.0 ** -11
     worst = max(abs(a - b) / (unit * (5 + 2 * abs(b))) for a, b in zip(got, wanted))
     failures.check(len(got) == len(wanted) and worst <= 1, f"{what}: {worst} of the bound")
-    empty = got[256:512]
+    empty = got[8 * d:16 * d]
     failures.check(all(value == 0 for value in empty), f"{what}: an empty request gives zeros")
 
 
 def check_run(failures, tool, kernel, runtime):
     device = ["--kernel", kernel, "--runtime", runtime]
-    for is_bf16 in (False, True):
+    # Of 40 channels with a KV head for each head, Q is read past the end of its last row.
+    for is_bf16, hkv, d in ((False, 2, 32), (True, 2, 32), (False, 8, 40)):
         with tempfile.TemporaryDirectory() as folder:
-            tensors = Tensors(folder, is_bf16)
+            tensors = Tensors(folder, is_bf16, hkv, d)
             out = os.path.join(folder, "out.npy")
             result = run_tool([tool, "run", *tensors.options, "--out", out])
             failures.check(result.returncode == 0, f"splitkv run: {result.stderr!r}")
@@ -381,9 +381,9 @@ def check_run(failures, tool, kernel, runtime):
                     check_keys(failures, "run", report, ("out", "shape", "dtype", "by", "rule",
                                                          "cores", "key", "splits", "groups",
                                                          "scratch_bytes", "time_ms"))
-                    failures.check(report["shape"] == [4, 8, 32]
+                    failures.check(report["shape"] == [4, 8, d]
                                    and report["dtype"] == ("bf16" if is_bf16 else "f16"), "shape")
-                    check_close(failures, f"{by} {more}", out, wanted, is_bf16)
+                    check_close(failures, f"{by} {more}", out, wanted, is_bf16, d)
             text = run_tool([tool, "ascend", "run", *tensors.options, "--out", out, "--model"])
             failures.check(text.returncode == 0 and b"key " in text.stdout, "text of run")
 

@@ -112,6 +112,10 @@ static void forms(void) {
   c.p.head_dim_v = 64;
   c.p.scale = 1;
   refused(&c, SPLITKV_ERROR_ASCEND_HEAD_DIMS, "problem.head_dim_v", 64, "128");
+  c.p.scale = 0; /* no scale of its own, but not what is wrong first of all */
+  refused(&c, SPLITKV_ERROR_ASCEND_HEAD_DIMS, "problem.head_dim_v", 64, "128");
+  c.t.flags = SPLITKV_ASCEND_UNCHECKED;
+  refused(&c, SPLITKV_ERROR_SCALE, "problem.scale", 0, "head_dim_v");
   c = begin();
   c.p.head_dim = c.p.head_dim_v = 512;
   refused(&c, SPLITKV_ERROR_ASCEND_HEAD_DIM, "problem.head_dim", 512, "256");
@@ -169,6 +173,48 @@ static void on_chip(void) {
   refused(&c, SPLITKV_ERROR_ASCEND_COMBINE, "target.n_cores", 48, "; target.n_cores=35 would do");
 }
 
+static void accepted(const call *c) {
+  splitkv_error error = reject_error();
+  CHECK_MSG(splitkv_ascend_tile(&c->p, &c->b, &c->t, NULL, 0, NULL, &error) == SPLITKV_OK, "%s",
+            error.message);
+}
+
+/* What just fits, and the next. */
+static void at_limits(void) {
+  call c = begin();
+  c.b.n_requests = 1;
+  c.p.head_dim = c.p.head_dim_v = 256;
+  c.p.page_size_tokens = 64;
+  c.p.table_width = 1000;
+  c.t.n_cores = 32;
+  lens[0] = 64 * 32 * 10;
+  accepted(&c); /* 32 x 256 = 8192 */
+  c.p.head_dim = c.p.head_dim_v = 200;
+  c.t.n_cores = 41;
+  lens[0] = 64 * 41 * 10;
+  refused(&c, SPLITKV_ERROR_ASCEND_COMBINE, "target.n_cores", 41, "8200 splits x head_dim");
+  c = begin();
+  c.p.head_dim = c.p.head_dim_v = 16;
+  c.p.n_heads_q = 32;
+  c.t.n_cores = 1;
+  c.p.page_size_tokens = 512;
+  accepted(&c); /* 32 x 512 = 16384 */
+  c.p.page_size_tokens = 513;
+  refused(&c, SPLITKV_ERROR_ASCEND_TILE, "problem.page_size_tokens", 513, "16896 heads of a task");
+  /* One request with tokens among 4100, in 36 splits, and 31250 tasks for the heads of each. */
+  c = begin();
+  memset(lens, 0, sizeof lens);
+  lens[7] = 36000;
+  c.p.head_dim = c.p.head_dim_v = 1;
+  c.p.n_heads_q = 1000000;
+  c.p.n_heads_kv = 1;
+  c.t.n_cores = 40;
+  c.t.rule = SPLITKV_ASCEND_PR683;
+  c.b.n_requests = MOST_REQUESTS;
+  refused(&c, SPLITKV_ERROR_ASCEND_OFFSET, "batch.n_requests", MOST_REQUESTS,
+          "4612500000 tasks, the kernel takes 4294967295; the rule GUARDED would do");
+}
+
 static void batches(void) {
   call c = begin();
   c.b.n_requests = 0;
@@ -199,6 +245,13 @@ static void batches(void) {
           "elements of o_core, the kernel takes 4294967295; the rule GUARDED would do");
   c.p.n_heads_q = 4096;
   refused(&c, SPLITKV_ERROR_ASCEND_OFFSET, "batch.n_requests", MOST_REQUESTS, "offsets of q");
+  /* The last entry of the block table that fits, and one row more. */
+  c = begin();
+  c.p.table_width = (int64_t)1 << 20;
+  c.b.n_requests = 4095;
+  CHECK(splitkv_ascend_tile(&c.p, &c.b, &c.t, NULL, 0, NULL, NULL) == SPLITKV_OK);
+  c.b.n_requests = 4096;
+  refused(&c, SPLITKV_ERROR_ASCEND_OFFSET, "batch.n_requests", 4096, "entries of the block table");
 }
 
 static void words_and_sizes(void) {
@@ -209,6 +262,10 @@ static void words_and_sizes(void) {
   error = reject_error();
   REJECT(splitkv_ascend_tile(&c.p, &c.b, &c.t, NULL, 78, NULL, &error), &error,
          SPLITKV_ERROR_NULL_POINTER, "words", 0);
+  uint32_t *const beyond = (uint32_t *)(uintptr_t)((uintptr_t)words + 2);
+  error = reject_error();
+  REJECT(splitkv_ascend_tile(&c.p, &c.b, &c.t, beyond, 78, NULL, &error), &error,
+         SPLITKV_ERROR_TENSOR_ALIGNMENT, "words", 2);
   if (!CHECK(splitkv_ascend_tile(&c.p, &c.b, &c.t, words, 78, NULL, NULL) == SPLITKV_OK)) return;
   splitkv_ascend_sizes sizes, before;
   memset(&sizes, 0x3c, sizeof sizes);
@@ -216,6 +273,9 @@ static void words_and_sizes(void) {
   error = reject_error();
   REJECT(splitkv_ascend_get_sizes(words, 77, 24, SPLITKV_ASCEND_EXACT, &sizes, &error), &error,
          SPLITKV_ERROR_ASCEND_WORDS, "n_words", 77);
+  error = reject_error();
+  REJECT(splitkv_ascend_get_sizes(beyond, 78, 24, SPLITKV_ASCEND_EXACT, &sizes, &error), &error,
+         SPLITKV_ERROR_TENSOR_ALIGNMENT, "words", 2);
   error = reject_error();
   REJECT(splitkv_ascend_get_sizes(words, 78, 0, SPLITKV_ASCEND_EXACT, &sizes, &error), &error,
          SPLITKV_ERROR_ASCEND_CORES, "n_cores", 0);
@@ -253,6 +313,7 @@ void reject_ascend(void) {
   forms();
   variants();
   on_chip();
+  at_limits();
   batches();
   words_and_sizes();
 }

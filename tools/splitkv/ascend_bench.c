@@ -68,7 +68,10 @@ static int measure(timed *m, const bench_options *options) {
     return tool_unsupported("%s: out of memory for %lld launches", name, (long long)n);
   }
   ascend_launch_init(&m->l, &m->t.exact);
-  ascend_launch_case(&m->l, &m->c);
+  status = ascend_launch_case(&m->l, &m->c);
+  if (status) {
+    return status;
+  }
   splitkv_status ran =
       splitkv_ascend_device_run(options->device, m->t.words, m->t.info.n_words, m->t.info.n_groups,
                                 &m->l.memory, n, m->milliseconds, &error);

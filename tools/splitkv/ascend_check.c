@@ -64,8 +64,8 @@ static int prepare(checked *k, const check_options *options) {
   status = status ? status : case_build_threads(&k->c, name, &k->threads);
   if (!status) {
     ascend_launch_init(&k->l, by_sizing[options->sizing.value]);
-    ascend_launch_case(&k->l, &k->c);
-    status = ascend_launch_allocate(&k->l, &k->t.exact);
+    status = ascend_launch_case(&k->l, &k->c);
+    status = status ? status : ascend_launch_allocate(&k->l, &k->t.exact);
   }
   return status;
 }
@@ -100,19 +100,24 @@ static void list_reaches(const checked *k, char *text, size_t capacity) {
 
 static void explain_fault(checked *k) {
   const splitkv_ascend_fault *f = &k->report.first;
-  char where[48] = "in the combine", n_faults[32], bytes[32], reaches[240];
+  char where[48] = "in the combine", byte[32], n_faults[32], bytes[32], reaches[240];
   if (f->task >= 0) {
     snprintf(where, sizeof where, "in task %lld", (long long)f->task);
+  }
+  if (f->byte < 0) {
+    snprintf(byte, sizeof byte, "%lld", (long long)f->byte);
+  } else {
+    table_count_text((uint64_t)f->byte, byte, sizeof byte);
   }
   table_count_text((uint64_t)k->report.n_faults, n_faults, sizeof n_faults);
   table_count_text(k->l.memory.bytes[f->buffer], bytes, sizeof bytes);
   list_reaches(k, reaches, sizeof reaches);
   snprintf(k->v.reason, sizeof k->v.reason,
-           "%s: %s at byte %lld of %s %s, request %lld, split %lld, head %lld; "
+           "%s: %s at byte %s of %s %s, request %lld, split %lld, head %lld; "
            "%s accesses lie outside:%s",
-           splitkv_ascend_buffer_name(f->buffer), f->is_write ? "write" : "read",
-           (long long)f->byte, bytes, where, (long long)f->request, (long long)f->split,
-           (long long)f->head, n_faults, reaches);
+           splitkv_ascend_buffer_name(f->buffer), f->is_write ? "write" : "read", byte, bytes,
+           where, (long long)f->request, (long long)f->split, (long long)f->head, n_faults,
+           reaches);
 }
 
 /* What has to hold beside the results. Returns 0, with a reason, where it does not. */

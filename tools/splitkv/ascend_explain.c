@@ -164,7 +164,10 @@ static void print_way(const explained *e) {
         count(&a, (double)info->n_splits), info->n_splits == 1 ? "" : "s",
         count(&b, (double)info->split_tokens));
   } else {
-    say("No split: each task attends to all tokens of its request and writes the result itself.");
+    reason found = find_reason(e, t);
+    int is_one = found == REASON_LONG_SPLIT || found == REASON_TOO_FEW_HEADS;
+    say("%s: each task attends to all tokens of its request and writes the result itself.",
+        is_one ? "One split takes all tokens, which is no split" : "No split");
   }
 }
 
@@ -260,8 +263,7 @@ static void print_traffic(const explained *e) {
   }
   if (w->o_core_write_bytes > 0) {
     say("Splits add %.1f %%: o_core is written once, %s bytes, and read twice, %s bytes, since "
-        "both "
-        "vector cores of a group combine every row; l adds %s bytes.",
+        "both vector cores of a group combine every row; l adds %s bytes to that.",
         100 * split_share(w), count(&a, w->o_core_write_bytes), count(&b, w->o_core_read_bytes),
         count(&c, w->l_write_bytes + w->l_read_bytes));
   }

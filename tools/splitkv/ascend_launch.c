@@ -7,6 +7,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -22,6 +23,7 @@ void ascend_launch_free(ascend_launch *l) {
   for (int i = 0; i < SPLITKV_ASCEND_N_SCRATCH; i++) {
     zoned_free(&l->scratch[i]);
   }
+  free(l->q);
   *l = (ascend_launch){0};
 }
 
@@ -45,20 +47,36 @@ void ascend_launch_tensor(ascend_launch *l, splitkv_ascend_buffer buffer, const 
   l->memory.bytes[buffer] = size_bytes;
 }
 
-void ascend_launch_case(ascend_launch *l, const tool_case *c) {
+int ascend_launch_q(ascend_launch *l, const void *data, size_t size_bytes, int64_t head_dim) {
+  enum { BLOCK = 16, ELEMENT_BYTES = 2 };
+  size_t room = (size_t)((BLOCK - head_dim % BLOCK) % BLOCK) * ELEMENT_BYTES;
+  if (room == 0) {
+    ascend_launch_tensor(l, SPLITKV_ASCEND_Q, data, size_bytes);
+    return TOOL_OK;
+  }
+  l->q = malloc(size_bytes + room);
+  if (!l->q) {
+    return tool_unsupported("no memory for the %zu bytes of q", size_bytes + room);
+  }
+  memcpy(l->q, data, size_bytes);
+  memset(l->q + size_bytes, 0xff, room); /* NaN: nothing uses it */
+  ascend_launch_tensor(l, SPLITKV_ASCEND_Q, l->q, size_bytes + room);
+  return TOOL_OK;
+}
+
+int ascend_launch_case(ascend_launch *l, const tool_case *c) {
   const struct {
     splitkv_ascend_buffer buffer;
     const zoned *tensor;
-  } tensors[] = {{SPLITKV_ASCEND_Q, &c->q},
-                 {SPLITKV_ASCEND_K, &c->k},
-                 {SPLITKV_ASCEND_V, &c->v},
-                 {SPLITKV_ASCEND_OUT, &c->out}};
+  } tensors[] = {
+      {SPLITKV_ASCEND_K, &c->k}, {SPLITKV_ASCEND_V, &c->v}, {SPLITKV_ASCEND_OUT, &c->out}};
   for (size_t i = 0; i < sizeof tensors / sizeof tensors[0]; i++) {
     ascend_launch_tensor(l, tensors[i].buffer, tensors[i].tensor->data,
                          tensors[i].tensor->size_bytes);
   }
   size_t n = (size_t)(c->batch.n_requests * c->problem.table_width);
   ascend_launch_tensor(l, SPLITKV_ASCEND_BLOCK_TABLE, c->block_table, n * sizeof(int32_t));
+  return ascend_launch_q(l, c->q.data, c->q.size_bytes, c->problem.head_dim);
 }
 
 /* ── device ─────────────────────────────────────────────────────────────────────────────────── */

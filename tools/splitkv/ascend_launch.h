@@ -14,6 +14,7 @@
 typedef struct ascend_launch {
   splitkv_ascend_memory memory;
   zoned scratch[SPLITKV_ASCEND_N_SCRATCH]; /* where the host has it */
+  unsigned char *q;                        /* a copy of Q with room behind it, where it needs one */
 } ascend_launch;
 
 /* Scratch of these sizes, without memory; tensors are the caller's. */
@@ -26,8 +27,12 @@ int ascend_launch_allocate(ascend_launch *l, const splitkv_ascend_sizes *touched
 
 void ascend_launch_tensor(ascend_launch *l, splitkv_ascend_buffer buffer, const void *data,
                           size_t size_bytes);
-/* The tensors of a built case. */
-void ascend_launch_case(ascend_launch *l, const tool_case *c);
+/* Q, with the room behind its last row that the kernel reads in whole blocks of 16 channels: a copy
+ * where the channels of a head are no whole blocks. Returns TOOL_OK, or the status of the error
+ * line it printed. */
+int ascend_launch_q(ascend_launch *l, const void *data, size_t size_bytes, int64_t head_dim);
+/* The tensors of a built case; returns as ascend_launch_q. */
+int ascend_launch_case(ascend_launch *l, const tool_case *c);
 
 /* ── device ─────────────────────────────────────────────────────────────────────────────────── */
 

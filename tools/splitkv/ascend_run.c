@@ -118,8 +118,7 @@ static int make_launch(run_job *job) {
   static const struct {
     run_role role;
     splitkv_ascend_buffer buffer;
-  } tensors[] = {{RUN_Q, SPLITKV_ASCEND_Q},
-                 {RUN_K, SPLITKV_ASCEND_K},
+  } tensors[] = {{RUN_K, SPLITKV_ASCEND_K},
                  {RUN_V, SPLITKV_ASCEND_V},
                  {RUN_TABLE, SPLITKV_ASCEND_BLOCK_TABLE}};
   ascend_launch_init(&job->l, &job->t.exact);
@@ -127,10 +126,15 @@ static int make_launch(run_job *job) {
     const file_array *array = &job->input.arrays[tensors[i].role];
     ascend_launch_tensor(&job->l, tensors[i].buffer, array->data, array->size_bytes);
   }
-  for (int i = 0; i < 3; i++) {
-    job->out_shape[i] = job->input.arrays[RUN_Q].shape[i];
+  const file_array *q = &job->input.arrays[RUN_Q];
+  int status = ascend_launch_q(&job->l, q->data, q->size_bytes, job->problem.head_dim);
+  if (status) {
+    return status;
   }
-  job->out_bytes = job->input.arrays[RUN_Q].size_bytes; /* one type, one shape */
+  for (int i = 0; i < 3; i++) {
+    job->out_shape[i] = q->shape[i];
+  }
+  job->out_bytes = q->size_bytes; /* one type, one shape */
   job->out = malloc(job->out_bytes + 1);
   if (!job->out) {
     return tool_unsupported("no memory for %zu bytes of output", job->out_bytes);

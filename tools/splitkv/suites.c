@@ -200,6 +200,7 @@ static const suite_case ascend[] = {
     {"page_256", "kv=700,7,256 hq=16 hkv=8 page=256 d=64 table=shuffled", A},
     {"d16", "kv=31,33,128 hq=16 hkv=1 d=16 page=16 table=shuffled", A},
     {"d32_bf16", "kv=31,33,128 hq=16 hkv=2 d=32 page=16 dtype=bf16 table=shuffled", A},
+    {"d40_mha", "kv=300,65 hq=4 hkv=4 d=40 page=16 table=shuffled", AB},
     {"d80", "kv=300,65 hq=8 hkv=2 d=80 page=16 table=shuffled", A},
     {"d96_cores_40", "kv=300,65 hq=40 hkv=8 d=96 cores=40 table=shuffled", A},
     {"d192", "kv=300,65 hq=32 hkv=4 d=192 page=64 table=shuffled", A},
