@@ -388,6 +388,29 @@ def check_run(failures, tool, kernel, runtime):
             failures.check(text.returncode == 0 and b"key " in text.stdout, "text of run")
 
 
+def check_run_empty(failures, tool, kernel, runtime):
+    """No token at all, or no request: zeros, without a launch and without its libraries."""
+    with tempfile.TemporaryDirectory() as folder:
+        tensors = Tensors(folder, False)
+        out = os.path.join(folder, "out.npy")
+        nowhere = ["--kernel", "/nonexistent/pa.so", "--runtime", "/nonexistent/acl.so"]
+        for by in (["--model"], ["--kernel", kernel, "--runtime", runtime], nowhere):
+            for n in (4, 0):
+                for role, shape, size in (("kv_lens", (n,), 4), ("table", (n, 7), 8),
+                                          ("q", (n, 8, 32), 2)):
+                    descr = {"kv_lens": "<i4", "table": "<i8", "q": "<f2"}[role]
+                    with open(os.path.join(folder, role + ".npy"), "wb") as file:
+                        file.write(npy_bytes(descr, shape, bytes(size * math.prod(shape))))
+                text = run_tool([tool, "ascend", "run", *tensors.options, "--out", out, *by])
+                failures.check(text.returncode == 0 and b"none: no request has tokens" in text.stdout,
+                               f"empty batch of {n} {by}: {text.stderr!r}")
+                failures.check(list(read_values(out, False)) == [0] * (n * 8 * 32), f"zeros of {n}")
+                os.unlink(out)
+        line = ["run", *tensors.options, "--out", out, "--model"]
+        report = ascend_json(failures, tool, *line)
+        failures.check(report["groups"] == 0 and report["scratch_bytes"] == 0, "nothing launched")
+
+
 def check_run_errors(failures, tool, kernel, runtime):
     with tempfile.TemporaryDirectory() as folder:
         tensors = Tensors(folder, False)
@@ -474,6 +497,7 @@ def main():
     check_check(failures, tool)
     check_faults(failures, tool)
     check_run(failures, tool, kernel, runtime)
+    check_run_empty(failures, tool, kernel, runtime)
     check_run_errors(failures, tool, kernel, runtime)
     check_bench(failures, tool, kernel, runtime)
     return failures.finish(1200)

@@ -36,6 +36,7 @@ typedef struct run_job {
   int64_t out_shape[3];
   size_t out_bytes;
   double milliseconds;
+  int is_empty; /* no request has tokens: out is 0, and nothing is launched */
 } run_job;
 
 /* ── options ────────────────────────────────────────────────────────────────────────────────── */
@@ -76,8 +77,8 @@ static int parse_options(run_job *job, int argc, char **argv) {
                            {"--threads", OPTION_WORD, &job->spec}};
   size_t n = 12;
   for (int role = 0; role < RUN_N_ROLES; role++) {
-    if (role == RUN_OFFSETS) {
-      continue; /* the kernel reads dense tables */
+    if (role == RUN_OFFSETS || role == RUN_SINKS || role == RUN_ALIBI) {
+      continue; /* the kernel reads dense tables, and has no variants */
     }
     rules[n++] =
         (option_rule){run_role_option((run_role)role), OPTION_TEXT, &options->sources.paths[role]};
@@ -107,11 +108,26 @@ static int make_words(run_job *job) {
   target.n_cores = job->spec.cores;
   target.rule = (splitkv_ascend_rule)job->spec.rule;
   splitkv_status tiled = ascend_tiling_make(&job->t, &job->problem, &job->batch, &target, &error);
+  job->is_empty = tiled == SPLITKV_ERROR_ASCEND_EMPTY ||
+                  (tiled == SPLITKV_ERROR_N_REQUESTS && job->batch.n_requests == 0);
+  if (job->is_empty) {
+    return TOOL_OK;
+  }
   if (tiled != SPLITKV_OK) {
     return run_input_library_error(&job->input, tiled, &error);
   }
   status = run_input_check_pages(&job->input, &job->problem);
   return status ? status : run_input_narrow_table(&job->input);
+}
+
+static int make_out(run_job *job) {
+  const file_array *q = &job->input.arrays[RUN_Q];
+  for (int i = 0; i < 3; i++) {
+    job->out_shape[i] = q->shape[i];
+  }
+  job->out_bytes = q->size_bytes; /* one type, one shape */
+  job->out = calloc(job->out_bytes + 1, 1);
+  return job->out ? TOOL_OK : tool_unsupported("no memory for %zu bytes of output", job->out_bytes);
 }
 
 static int make_launch(run_job *job) {
@@ -130,14 +146,6 @@ static int make_launch(run_job *job) {
   int status = ascend_launch_q(&job->l, q->data, q->size_bytes, job->problem.head_dim);
   if (status) {
     return status;
-  }
-  for (int i = 0; i < 3; i++) {
-    job->out_shape[i] = q->shape[i];
-  }
-  job->out_bytes = q->size_bytes; /* one type, one shape */
-  job->out = malloc(job->out_bytes + 1);
-  if (!job->out) {
-    return tool_unsupported("no memory for %zu bytes of output", job->out_bytes);
   }
   ascend_launch_tensor(&job->l, SPLITKV_ASCEND_OUT, job->out, job->out_bytes);
   return TOOL_OK;
@@ -224,6 +232,10 @@ static int report(const run_job *job) {
   printf("out      %s [%lld, %lld, %lld] %s\n", job->options.out_path, (long long)job->out_shape[0],
          (long long)job->out_shape[1], (long long)job->out_shape[2],
          problem_dtype_name(job->problem.dtype_out));
+  if (job->is_empty) {
+    printf("launch   none: no request has tokens, out is 0\n");
+    return TOOL_OK;
+  }
   printf("key      %lld: %s\n", (long long)info->key, ascend_key_text(info->key));
   printf("groups   %lld on %lld cores\n", (long long)info->n_groups, (long long)job->spec.cores);
   printf("splits   %lld\n", (long long)info->n_splits);
@@ -242,8 +254,11 @@ static int run_steps(run_job *job, int argc, char **argv) {
   status = status ? status
                   : run_sources_check_output(&job->options.sources, "--out", job->options.out_path);
   status = status ? status : tool_probe_output("--out", job->options.out_path);
-  status = status ? status : make_launch(job);
-  status = status ? status : job->options.is_model ? run_model(job) : run_device(job);
+  status = status ? status : make_out(job);
+  if (!status && !job->is_empty) {
+    status = make_launch(job);
+    status = status ? status : job->options.is_model ? run_model(job) : run_device(job);
+  }
   status = status ? status : write_out(job);
   return status ? status : report(job);
 }
