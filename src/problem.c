@@ -123,6 +123,15 @@ static void in_two(double x, float *hi, float *lo) {
   *lo = (float)(x - (double)*hi);
 }
 
+/* The same for a factor of dot products. Where a product with the second part can overflow, that
+ * one has the sign of the first: the sum of both products is then infinite with the right sign. */
+static void factor_in_two(double x, float *hi, float *lo) {
+  in_two(x, hi, lo);
+  if (fabsf(*lo) <= 1 || (*lo < 0) == (*hi < 0)) return;
+  *hi = nextafterf(*hi, 0);
+  *lo = (float)(x - (double)*hi);
+}
+
 static splitkv_status resolve_softcap(const splitkv_problem *p, double scale, spl_score_rule *rule,
                                       splitkv_error *error) {
   const double cap = (double)p->logit_softcap, inner = scale / cap, outer = cap * log2e;
@@ -137,7 +146,7 @@ static splitkv_status resolve_softcap(const splitkv_problem *p, double scale, sp
   }
   rule->scale = 1; /* the product is exact: the scale comes in two parts */
   rule->is_capped = 1;
-  in_two(inner, &rule->inner_hi, &rule->inner_lo);
+  factor_in_two(inner, &rule->inner_hi, &rule->inner_lo);
   in_two(outer, &rule->outer_hi, &rule->outer_lo);
   return SPLITKV_OK;
 }

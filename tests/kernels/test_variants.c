@@ -226,6 +226,34 @@ static void sweeps(void) {
   CHECK_MSG(worst <= 1 && worst > 0.1, "%g", worst);
 }
 
+/* So large a scale / cap that a score of any size is +cap or -cap: no part of it may overflow to
+ * the other sign. */
+static void steep_caps(void) {
+  static const float caps[] = {1, 3, 30, 50};
+  static const float scales[] = {-3e9F, 3e10F, 3e11F, 3e12F, 3e16F, 3e27F};
+  static test_spec spec;
+  splitkv_isa isas[TEST_MAX_ISAS];
+  const int n_isas = test_usable_isas(isas);
+  for (size_t n = 0; n < sizeof caps * sizeof scales / (sizeof *caps * sizeof *scales); ++n)
+    for (int i = 0; i < n_isas; ++i) {
+      test_spec_init(&spec);
+      test_spec_requests(&spec, 2, 1);
+      spec.problem.n_heads_q = 32;
+      spec.problem.head_dim = spec.problem.head_dim_v = 1;
+      spec.problem.logit_softcap = caps[n % 4];
+      spec.problem.scale = scales[n / 4];
+      spec.value = sweep_value;
+      sweep_step = 0x1p121;
+      test_batch b;
+      test_batch_build(&b, &spec);
+      test_batch_use(&b, isas[i]);
+      if (test_batch_run(&b, NULL))
+        CHECK_MSG(test_batch_compare(&b, NULL), "cap %g, scale %g", (double)caps[n % 4],
+                  (double)scales[n / 4]);
+      test_batch_destroy(&b);
+    }
+}
+
 /* ── inf, NaN, and rows without tokens ──────────────────────────────────────────────────────── */
 
 typedef struct corner {
@@ -324,6 +352,7 @@ int main(int argc, char **argv) {
   double worst = 0;
   corners();
   sweeps();
+  steep_caps();
   for (int64_t i = 0; i < n && check_failures() == 0; ++i)
     if (!one_problem(first + (uint64_t)i, &worst))
       fprintf(stderr, "  repeat with: test_variants 1 %" PRIu64 "\n", first + (uint64_t)i);
