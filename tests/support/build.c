@@ -132,9 +132,9 @@ static void attended_range(const test_spec *s, const page_map *m, cache_strides 
     for (int64_t p = m->slot_begin[i] / page_size; p * page_size < m->slot_tokens[i]; ++p) {
       const int64_t left = m->slot_tokens[i] - p * page_size;
       const int64_t last = (left < page_size ? left : page_size) - 1;
-      const int64_t skipped = m->slot_begin[i] - p * page_size;
+      const int64_t before = m->slot_begin[i] - p * page_size;
       const int64_t page = m->physical[m->slot_first[i] + p] * at.page;
-      const int64_t begin = page + (skipped > 0 ? skipped : 0) * at.token;
+      const int64_t begin = page + (before > 0 ? before : 0) * at.token;
       const int64_t stop = page + last * at.token + (s->problem.n_heads_kv - 1) * at.head + d;
       *first = begin < *first ? begin : *first;
       *end = stop > *end ? stop : *end;

@@ -211,12 +211,8 @@ static void largest_case(void) {
   splitkv_plan_destroy(plan);
 }
 
-/* One long request among short ones is shared by all workers. */
-static void ragged_case(void) {
-  static int64_t lens[64];
-  for (int i = 0; i < 64; ++i)
-    lens[i] = 512;
-  lens[17] = 131072;
+/* Heads 32/8 of 128 channels, with a CSR table. */
+static splitkv_problem gqa_problem(void) {
   splitkv_problem p;
   splitkv_problem_init(&p);
   p.n_heads_q = 32;
@@ -225,11 +221,26 @@ static void ragged_case(void) {
   p.page_size_tokens = 64;
   p.n_pages = 100000;
   p.table_format = SPLITKV_TABLE_CSR;
+  return p;
+}
+
+static splitkv_batch batch_of(const int64_t *lens, int64_t n) {
   splitkv_batch batch;
   splitkv_batch_init(&batch);
-  batch.n_requests = 64;
+  batch.n_requests = n;
   batch.kv_lens = lens;
   batch.kv_lens_type = SPLITKV_I64;
+  return batch;
+}
+
+/* One long request among short ones is shared by all workers. */
+static void ragged_case(void) {
+  static int64_t lens[64];
+  for (int i = 0; i < 64; ++i)
+    lens[i] = 512;
+  lens[17] = 131072;
+  splitkv_problem p = gqa_problem();
+  splitkv_batch batch = batch_of(lens, 64);
   for (int64_t workers = 1; workers <= 64; workers *= 2) {
     batch.n_workers = workers;
     splitkv_plan *plan = NULL;
@@ -246,19 +257,8 @@ static void ragged_case(void) {
 /* What a window leaves out costs nothing: the plan and the bound are those of the window. */
 static void windowed_case(void) {
   static int64_t lens[64];
-  splitkv_problem p;
-  splitkv_problem_init(&p);
-  p.n_heads_q = 32;
-  p.n_heads_kv = 8;
-  p.head_dim = p.head_dim_v = 128;
-  p.page_size_tokens = 64;
-  p.n_pages = 100000;
-  p.table_format = SPLITKV_TABLE_CSR;
-  splitkv_batch batch;
-  splitkv_batch_init(&batch);
-  batch.n_requests = 64;
-  batch.kv_lens = lens;
-  batch.kv_lens_type = SPLITKV_I64;
+  splitkv_problem p = gqa_problem();
+  splitkv_batch batch = batch_of(lens, 64);
   batch.n_workers = 24;
   for (int policy = 0; policy < 4; ++policy) {
     size_t bytes[2] = {0, 0}, bound[2] = {0, 0};

@@ -83,37 +83,21 @@ static int measure(timed *m, const bench_options *options) {
 }
 
 static cJSON *json_case(const timed *m, const bench_options *options) {
-  const problem_spec *spec = &m->entry->spec;
   size_t n = (size_t)options->launches.value;
-  cJSON *row = cJSON_CreateObject();
-  cJSON_AddStringToObject(row, "case", m->entry->name);
-  cJSON_AddBoolToObject(row, "pass", m->v.pass);
-  cJSON_AddStringToObject(row, "rule", problem_rule_name(spec->rule));
+  cJSON *row = ascend_json_case(m->entry, &m->t, &m->v);
   const struct {
     const char *key;
     double value;
-  } numbers[] = {{"cores", (double)spec->cores},
-                 {"key", (double)m->t.info.key},
-                 {"splits", (double)m->t.info.n_splits},
-                 {"launches", (double)n},
+  } numbers[] = {{"launches", (double)n},
                  {"time_ms", m->median},
                  {"time_ms_min", (double)m->milliseconds[0]},
                  {"time_ms_max", (double)m->milliseconds[n - 1]},
                  {"spread", m->spread},
-                 {"gb_per_s", m->gb_per_s},
-                 {"max_abs_err", m->v.max_abs_err},
-                 {"bound", m->v.bound},
-                 {"worst", m->v.worst},
-                 {"max_ulp_err", m->v.max_ulp_err},
-                 {"of_tolerance", m->v.of_tolerance},
-                 {"seed", (double)spec->seed}};
+                 {"gb_per_s", m->gb_per_s}};
   for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
     cJSON_AddNumberToObject(row, numbers[i].key, numbers[i].value);
   }
-  cJSON_AddStringToObject(row, "problem", m->entry->problem);
-  if (!m->v.pass) {
-    cJSON_AddStringToObject(row, "reason", m->v.reason);
-  }
+  ascend_json_errors(row, &m->v);
   return row;
 }
 

@@ -211,41 +211,25 @@ static void add_json_fault(cJSON *row, const checked *k) {
 }
 
 static cJSON *json_case(const checked *k) {
-  const problem_spec *spec = &k->entry->spec;
-  cJSON *row = cJSON_CreateObject();
-  cJSON_AddStringToObject(row, "case", k->entry->name);
-  cJSON_AddBoolToObject(row, "pass", k->v.pass);
-  cJSON_AddStringToObject(row, "rule", problem_rule_name(spec->rule));
+  cJSON *row = ascend_json_case(k->entry, &k->t, &k->v);
   const struct {
     const char *key;
     double value;
-  } numbers[] = {{"cores", (double)spec->cores},
-                 {"key", (double)k->t.info.key},
-                 {"splits", (double)k->t.info.n_splits},
-                 {"tasks", (double)k->report.n_tasks},
+  } numbers[] = {{"tasks", (double)k->report.n_tasks},
                  {"touched_bytes", (double)sum_scratch(k->report.high_water)},
                  {"exact_bytes", (double)sum_scratch(k->t.exact.bytes)},
                  {"faults", (double)k->report.n_faults},
                  {"rows_unwritten", (double)k->report.n_rows_unwritten},
-                 {"threads", (double)spec->threads},
-                 {"seed", (double)spec->seed}};
+                 {"threads", (double)k->entry->spec.threads}};
   for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
     cJSON_AddNumberToObject(row, numbers[i].key, numbers[i].value);
   }
   if (k->is_compared) {
-    cJSON_AddNumberToObject(row, "max_abs_err", k->v.max_abs_err);
-    cJSON_AddNumberToObject(row, "bound", k->v.bound);
-    cJSON_AddNumberToObject(row, "worst", k->v.worst);
-    cJSON_AddNumberToObject(row, "max_ulp_err", k->v.max_ulp_err);
-    cJSON_AddNumberToObject(row, "of_tolerance", k->v.of_tolerance);
+    ascend_json_errors(row, &k->v);
   }
   if (k->report.n_faults > 0) {
     add_json_fault(row, k);
     add_json_reach(row, k);
-  }
-  cJSON_AddStringToObject(row, "problem", k->entry->problem);
-  if (!k->v.pass) {
-    cJSON_AddStringToObject(row, "reason", k->v.reason);
   }
   return row;
 }

@@ -5,6 +5,8 @@
 
 #include "ref.h"
 
+#include <cjson/cJSON.h>
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -140,4 +142,30 @@ int ascend_judge(const tool_case *c, const char *name, const splitkv_pool *pool,
   }
   oracle_free(&o);
   return status;
+}
+
+cJSON *ascend_json_case(const selected_case *entry, const ascend_tiling *t,
+                        const ascend_verdict *v) {
+  const problem_spec *spec = &entry->spec;
+  cJSON *row = cJSON_CreateObject();
+  cJSON_AddStringToObject(row, "case", entry->name);
+  cJSON_AddBoolToObject(row, "pass", v->pass);
+  cJSON_AddStringToObject(row, "rule", problem_rule_name(spec->rule));
+  cJSON_AddNumberToObject(row, "cores", (double)spec->cores);
+  cJSON_AddNumberToObject(row, "key", (double)t->info.key);
+  cJSON_AddNumberToObject(row, "splits", (double)t->info.n_splits);
+  cJSON_AddNumberToObject(row, "seed", (double)spec->seed);
+  cJSON_AddStringToObject(row, "problem", entry->problem);
+  if (!v->pass) {
+    cJSON_AddStringToObject(row, "reason", v->reason);
+  }
+  return row;
+}
+
+void ascend_json_errors(cJSON *row, const ascend_verdict *v) {
+  cJSON_AddNumberToObject(row, "max_abs_err", v->max_abs_err);
+  cJSON_AddNumberToObject(row, "max_ulp_err", v->max_ulp_err);
+  cJSON_AddNumberToObject(row, "bound", v->bound);
+  cJSON_AddNumberToObject(row, "worst", v->worst);
+  cJSON_AddNumberToObject(row, "of_tolerance", v->of_tolerance);
 }

@@ -72,4 +72,10 @@ ascend_verdict ascend_compare(const oracle *o, const tool_case *c);
  */
 int ascend_judge(const tool_case *c, const char *name, const splitkv_pool *pool, ascend_verdict *v);
 
+/* What the reports of all commands say of a case: what it was, how it was tiled, whether it passed
+ * and why not. And its errors, which are there only where out was compared. */
+struct cJSON *ascend_json_case(const selected_case *entry, const ascend_tiling *t,
+                               const ascend_verdict *v);
+void ascend_json_errors(struct cJSON *row, const ascend_verdict *v);
+
 #endif
