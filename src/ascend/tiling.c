@@ -283,11 +283,13 @@ static splitkv_status check_form(const splitkv_problem *p, splitkv_error *error)
     const bool is_kv = p->dtype_q != SPLITKV_F32 && p->dtype_kv != p->dtype_q;
     const bool is_out = p->dtype_q != SPLITKV_F32 && !is_kv;
     const int64_t dtype = (int)(is_kv ? p->dtype_kv : is_out ? p->dtype_out : p->dtype_q);
+    static const char *const names[] = {"f32", "f16", "bf16"};
     return spl_fail(error, SPLITKV_ERROR_ASCEND_DTYPE,
                     is_kv    ? "problem.dtype_kv"
                     : is_out ? "problem.dtype_out"
                              : "problem.dtype_q",
-                    dtype, "%lld: q, KV and out must all be f16 or all be bf16", (long long)dtype);
+                    dtype, "%lld (%s): q, KV and out must all be f16 or all be bf16",
+                    (long long)dtype, names[dtype]);
   }
   const int64_t row = p->n_heads_q * p->head_dim, out_row = p->n_heads_q * p->head_dim_v;
   const struct {

@@ -461,6 +461,21 @@ static int fail_unknown_word(const problem_spec *spec, const char *text, const c
               spec->device == PROBLEM_ASCEND ? "ascend" : "plan");
 }
 
+/* A word without '=' that is none of those that have no value. */
+static int fail_bare_word(const char *text, text_error *error) {
+  const char *names[N_WORDS];
+  size_t n = 0;
+  for (int i = 0; i < N_WORDS; i++) {
+    if (words[i].kind == WORD_FLAG) {
+      names[n++] = words[i].name;
+    }
+  }
+  const char *near = tool_near_word(text, names, n);
+  return near ? fail(error, "%.60s: is no word of the form name=value, did you mean '%s'?", text,
+                     near)
+              : fail(error, "%.60s: is no word of the form name=value", text);
+}
+
 static int fail_other_device(const problem_spec *spec, const char *text, const char *name,
                              text_error *error) {
   return spec->device == PROBLEM_ASCEND
@@ -509,7 +524,7 @@ static int parse_word(problem_spec *spec, const char *text, text_error *error) {
     return 0;
   }
   if (!equals) {
-    return fail(error, "%.60s: is no word of the form name=value", text);
+    return fail_bare_word(text, error);
   }
   char name[32];
   snprintf(name, sizeof name, "%.*s", (int)(equals - text < 31 ? equals - text : 31), text);
