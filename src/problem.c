@@ -15,7 +15,8 @@
 _Static_assert(sizeof(splitkv_problem) == sizeof(size_t) + 18 * sizeof(int64_t) +
                                               9 * sizeof(splitkv_dtype) + 2 * sizeof(uint32_t) +
                                               sizeof(float) + /* and since the first header: */
-                                              sizeof(int64_t) + sizeof(float) + sizeof(uint32_t),
+                                              sizeof(int64_t) + sizeof(float) + sizeof(uint32_t) +
+                                              3 * sizeof(int64_t) + 4 * sizeof(uint32_t),
                "padding in splitkv_problem");
 
 static const double log2e = 1.4426950408889634;
@@ -101,6 +102,13 @@ static splitkv_status check_counts(const splitkv_problem *p, splitkv_error *erro
       {"problem.reserved", p->reserved, 0, 0, SPLITKV_ERROR_RESERVED},
       {"problem.window_tokens", p->window_tokens, 0, INT64_MAX, SPLITKV_ERROR_WINDOW},
       {"problem.reserved2", p->reserved2, 0, 0, SPLITKV_ERROR_RESERVED},
+      {"problem.window_right_tokens", p->window_right_tokens, 0, 0, SPLITKV_ERROR_WINDOW},
+      {"problem.chunk_tokens", p->chunk_tokens, 0, 0, SPLITKV_ERROR_CHUNK},
+      {"problem.tree_tokens", p->tree_tokens, 0, 0, SPLITKV_ERROR_TREE},
+      {"problem.k_scale_mode", (int)p->k_scale_mode, 0, 0, SPLITKV_ERROR_SCALE_MODE},
+      {"problem.v_scale_mode", (int)p->v_scale_mode, 0, 0, SPLITKV_ERROR_SCALE_MODE},
+      {"problem.dtype_scales", (int)p->dtype_scales, 0, SPLITKV_F16, SPLITKV_ERROR_DTYPE},
+      {"problem.reserved3", p->reserved3, 0, 0, SPLITKV_ERROR_RESERVED},
   };
   const splitkv_status status = CHECK_RANGES(counts, error);
   if (status != SPLITKV_OK) return status;

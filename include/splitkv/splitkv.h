@@ -136,7 +136,18 @@ extern "C" {
   X(SPLITKV_ERROR_WINDOW, 68, "the sliding window is negative")                                    \
   X(SPLITKV_ERROR_SOFTCAP, 69, "the soft-cap is not finite and positive, or out of range")         \
   X(SPLITKV_ERROR_TENSOR_UNUSED, 70, "a tensor is given that the problem has no flag for")         \
-  X(SPLITKV_ERROR_ASCEND_VARIANT, 71, "the Ascend kernel has no such variant of attention")
+  X(SPLITKV_ERROR_ASCEND_VARIANT, 71, "the Ascend kernel has no such variant of attention")        \
+  X(SPLITKV_ERROR_Q_OFFSETS, 72, "offsets of query rows do not begin at 0 and ascend")             \
+  X(SPLITKV_ERROR_MASK, 73, "two rules of masking that exclude each other")                        \
+  X(SPLITKV_ERROR_CHUNK, 74, "the attention chunk is negative")                                    \
+  X(SPLITKV_ERROR_TREE, 75, "the number of tokens under a tree mask is out of range")              \
+  X(SPLITKV_ERROR_SCALE_MODE, 76, "unknown scale mode, or one that the dtype does not take")       \
+  X(SPLITKV_ERROR_ZERO_POINTS, 77, "the dtype of KV takes no zero points")                         \
+  X(SPLITKV_ERROR_PREFIX, 78, "a shared prefix is out of range")                                   \
+  X(SPLITKV_ERROR_APPEND_SLOT, 79, "a slot lies outside the cache")                                \
+  X(SPLITKV_ERROR_APPEND_POSITION, 80, "a position lies outside the rotary table")                 \
+  X(SPLITKV_ERROR_APPEND_ROTARY, 81, "the rotary embedding is impossible")                         \
+  X(SPLITKV_ERROR_APPEND_SCALES, 82, "scales of this mode cannot be computed at append")
 
 typedef enum splitkv_status {
 #define SPLITKV_STATUS_ENUM(name, value, text) name = value,
@@ -164,9 +175,31 @@ SPLITKV_API const char *splitkv_version(void);
 
 typedef enum splitkv_dtype {
   SPLITKV_F32 = 0,
-  SPLITKV_F16 = 1, /* IEEE binary16, stored as uint16_t */
-  SPLITKV_BF16 = 2 /* the upper half of binary32, stored as uint16_t */
+  SPLITKV_F16 = 1,  /* IEEE binary16, stored as uint16_t */
+  SPLITKV_BF16 = 2, /* the upper half of binary32, stored as uint16_t */
+  /* Of KV only; what a code stands for is multiplied by a scale (splitkv_scale_mode). */
+  SPLITKV_INT8 = 3,     /* int8_t */
+  SPLITKV_FP8_E4M3 = 4, /* OCP E4M3: no infinity, NaN is 0x7f and 0xff */
+  SPLITKV_FP8_E5M2 = 5, /* OCP E5M2: the upper half of binary16 */
+  /* Two to a byte, the even channel in the lower half; code 0 .. 15 stands for code - 8, or for
+   * code - zero point. Counts and strides are of elements, and even. */
+  SPLITKV_INT4 = 6
 } splitkv_dtype;
+
+/* Which elements of a quantised cache share a scale. Element = scale * (code - zero point), the
+ * product rounded to f32 (docs/numerics.md). Scales of modes TOKEN and on lie in the order of the
+ * cache: [n_pages, page_size, n_heads_kv, n] with NHD and STRIDES, [n_pages, n_heads_kv, page_size,
+ * n] with HND. */
+typedef enum splitkv_scale_mode {
+  SPLITKV_SCALE_NONE = 0,    /* all are 1; the only mode of f32, f16 and bf16 */
+  SPLITKV_SCALE_TENSOR = 1,  /* [1] */
+  SPLITKV_SCALE_HEAD = 2,    /* [n_heads_kv] */
+  SPLITKV_SCALE_CHANNEL = 3, /* [n_heads_kv, channels] */
+  SPLITKV_SCALE_TOKEN = 4,   /* one for each token and KV head: n = 1 */
+  SPLITKV_SCALE_GROUP32 =
+      5, /* one for each token, KV head and 32 channels: n = ceil(channels / 32) */
+  SPLITKV_SCALE_GROUP64 = 6 /* the same of 64 channels */
+} splitkv_scale_mode;
 
 typedef enum splitkv_layout {
   SPLITKV_LAYOUT_NHD = 0,    /* K, V are [pages, page_size, n_heads_kv, head_dim] ("BSND") */
@@ -213,9 +246,11 @@ typedef enum splitkv_arithmetic {
 } splitkv_arithmetic;
 
 /* problem.flags */
-#define SPLITKV_FLAG_TRUST_TABLE 1u /* run does not check page ids: the caller vouches for them */
-#define SPLITKV_FLAG_SINKS 2u       /* tensors.sinks joins the denominator */
-#define SPLITKV_FLAG_ALIBI 4u       /* tensors.alibi_slopes biases the scores by distance */
+#define SPLITKV_FLAG_TRUST_TABLE 1u  /* run does not check page ids: the caller vouches for them */
+#define SPLITKV_FLAG_SINKS 2u        /* tensors.sinks joins the denominator */
+#define SPLITKV_FLAG_ALIBI 4u        /* tensors.alibi_slopes biases the scores by distance */
+#define SPLITKV_FLAG_CAUSAL 8u       /* a row attends to no token behind its own */
+#define SPLITKV_FLAG_ZERO_POINTS 16u /* of INT8 and INT4: tensors.k_zeros and v_zeros are given */
 
 typedef struct splitkv_problem {
   size_t struct_size;
@@ -242,9 +277,10 @@ typedef struct splitkv_problem {
   int64_t split_value; /* FIXED_SIZE: tokens >= 1; FIXED_COUNT: splits >= 1; else 0 */
   int64_t table_width; /* DENSE: entries per row of the block table; CSR: 0 */
 
-  /* Strides in elements. Q and out are [n_requests, n_heads_q, head_dim(_v)], channels adjacent;
-   * 0 means contiguous. Rows of out must not overlap (checked when the batch is known). */
-  int64_t q_stride_request, q_stride_head;
+  /* Strides in elements. Q and out are [n_rows, n_heads_q, head_dim(_v)], channels adjacent, where
+   * a row is one query token: one of each request, or as batch.q_offsets says. 0 means contiguous.
+   * Rows of out must not overlap (checked when the batch is known). */
+  int64_t q_stride_request, q_stride_head; /* between rows, between heads */
   int64_t out_stride_request, out_stride_head;
 
   /* With SPLITKV_LAYOUT_STRIDES only, else 0. Channels are adjacent. V may alias K. */
@@ -264,6 +300,20 @@ typedef struct splitkv_problem {
    * and scale / c is a normal f32 number. */
   float logit_softcap;
   uint32_t reserved2; /* 0 */
+
+  /* Query row i of n (batch.q_offsets) stands at token position = kv_len - n + i: the last row at
+   * the last token. 0: a row attends to all tokens behind its own; n > 0: to the first n from its
+   * own on, its own included. SPLITKV_FLAG_CAUSAL is 1 and excludes a value here. */
+  int64_t window_right_tokens;
+  /* 0, or C > 0: a row attends to tokens of its own chunk alone, those t with t / C == position / C
+   * (Llama 4). >= 0. */
+  int64_t chunk_tokens;
+  /* 0, or N > 0: tensors.tree_mask says which of the request's newest N tokens a row attends to. */
+  int64_t tree_tokens;
+  /* Of a quantised cache. */
+  splitkv_scale_mode k_scale_mode, v_scale_mode;
+  splitkv_dtype dtype_scales; /* F32 or F16 */
+  uint32_t reserved3;         /* 0 */
 } splitkv_problem;
 
 /* Zeroes *problem and sets struct_size: f32, NHD, dense int32 table, AUTO, best kernel set of the
@@ -286,6 +336,8 @@ typedef struct splitkv_limits {
   int64_t max_kv_tokens_total;       /* sum of kv_len over the requests of one batch */
   int64_t max_kv_tokens_per_request; /* largest kv_len */
   int64_t max_workers;
+  int64_t max_q_rows_total;       /* query rows of one batch; 0: one of each request */
+  int64_t max_q_rows_per_request; /* 0: 1 */
 } splitkv_limits;
 
 typedef struct splitkv_sizes {
@@ -318,6 +370,11 @@ typedef struct splitkv_batch {
   const void *kv_lens;             /* [n_requests] tokens attended to, each >= 0 */
   splitkv_index_type kv_lens_type; /* of kv_lens */
   int64_t n_workers;               /* 1 .. MAX_WORKERS: how many tasks may run side by side */
+  /* [n_requests + 1], from 0 on and ascending: query rows of request r are q_offsets[r] ..
+   * q_offsets[r+1]-1. NULL: one row of each request. */
+  const void *q_offsets;
+  splitkv_index_type q_offsets_type;
+  uint32_t reserved; /* 0 */
 } splitkv_batch;
 
 /* Zeroes and sets struct_size; n_workers is 1. */
@@ -433,20 +490,27 @@ typedef struct splitkv_pool {
 /* Tensors of one run; the caller owns all of them. Element-aligned, no other alignment needed. */
 typedef struct splitkv_tensors {
   size_t struct_size;
-  const void *q;             /* [n_requests, n_heads_q, head_dim] of dtype_q */
+  const void *q;             /* [n_rows, n_heads_q, head_dim] of dtype_q */
   const void *k;             /* the K cache, dtype_kv */
   const void *v;             /* the V cache, dtype_kv; may alias k */
   const void *block_table;   /* page ids, table_type; DENSE [n_requests, table_width] */
   const void *table_offsets; /* CSR: [n_requests + 1] of table_type; DENSE: NULL */
   int64_t table_entries;     /* CSR: entries in block_table; DENSE: 0 */
-  void *out;                 /* [n_requests, n_heads_q, head_dim_v] of dtype_out */
-  float *lse;                /* [n_requests, n_heads_q], or NULL if not wanted */
+  void *out;                 /* [n_rows, n_heads_q, head_dim_v] of dtype_out */
+  float *lse;                /* [n_rows, n_heads_q], or NULL if not wanted */
   /* [n_heads_q] with SPLITKV_FLAG_SINKS, else NULL: exp(sinks[h]) joins the denominator of out, and
    * lse. Natural logarithms, not multiplied by scale; -INFINITY is no sink. Partials carry none: a
    * sink counts as the last partial of its row, one with lse = sinks[h] and out 0. */
   const float *sinks;
-  /* [n_heads_q] with SPLITKV_FLAG_ALIBI, else NULL: score[t] += slope * (t - (kv_len - 1)). */
+  /* [n_heads_q] with SPLITKV_FLAG_ALIBI, else NULL: score[t] += slope * (t - position). */
   const float *alibi_slopes;
+  /* [n_rows, ceil(tree_tokens / 64)] with problem.tree_tokens, else NULL: bit b of a row, counted
+   * from the lowest bit of its first word, is token kv_len - tree_tokens + b of its request. */
+  const uint64_t *tree_mask;
+  /* In the shapes of problem.k_scale_mode and v_scale_mode, of dtype_scales; NULL with SCALE_NONE.
+   * Zero points in the same shapes, with SPLITKV_FLAG_ZERO_POINTS, else NULL. */
+  const void *k_scales, *v_scales;
+  const int8_t *k_zeros, *v_zeros;
 } splitkv_tensors;
 
 static inline void splitkv_tensors_init(splitkv_tensors *tensors) {
