@@ -132,7 +132,7 @@ static bool make_exact(test_batch *b) {
   b->exact.max_abs_score = malloc(rows * sizeof(double));
   b->exact.max_abs_v = malloc(rows * sizeof(double));
   return b->exact.out && b->exact.lse && b->exact.max_abs_score && b->exact.max_abs_v &&
-         ref_attention(&b->problem, b->spec.kv_lens, 0, b->spec.n_requests, &b->tensors,
+         ref_attention(&b->problem, b->spec.kv_lens, NULL, 0, b->spec.n_requests, &b->tensors,
                        &b->exact) == 0;
 }
 
