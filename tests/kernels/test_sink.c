@@ -75,7 +75,7 @@ static void check_length(int64_t kv_len) {
   for (int i = 0; i < tries; ++i) {
     fill(&s, &r, i);
     CHECK(splitkv_run(s.plan, &s.problem, &s.tensors, NULL, 0, NULL, NULL) == SPLITKV_OK);
-    CHECK(ref_attention(&s.problem, &s.kv_len, 0, 1, &s.tensors, &result) == 0);
+    CHECK(ref_attention(&s.problem, &s.kv_len, NULL, 0, 1, &s.tensors, &result) == 0);
     const ref_row_errors errors =
         ref_compare_row(&s.problem, SPLITKV_ARITHMETIC_F32, 0, s.out, &s.lse, &result);
     worst = fmax(worst, errors.worst);

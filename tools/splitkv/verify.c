@@ -21,7 +21,7 @@ typedef struct oracle_job {
 static void compute_requests(void *context, int64_t first, int64_t end) {
   oracle_job *job = context;
   const tool_case *c = job->c;
-  if (ref_attention(&c->problem, c->kv_lens, first, end - first, &c->tensors, job->result)) {
+  if (ref_attention(&c->problem, c->kv_lens, NULL, first, end - first, &c->tensors, job->result)) {
     atomic_store(&job->failed, 1);
   }
 }
