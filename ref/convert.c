@@ -159,6 +159,7 @@ static uint8_t fp8_code(splitkv_dtype dtype, double value) {
   const uint8_t most = dtype == SPLITKV_FP8_E4M3 ? 0x7e : 0x7b, nan = 0x7f;
   const uint8_t sign = signbit(value) ? 0x80 : 0;
   if (isnan(value)) return sign | nan;
+  if (isinf(value)) return sign | (dtype == SPLITKV_FP8_E5M2 ? 0x7c : most);
   uint8_t low = 0, high = most; /* codes ascend with their values */
   const double size = fmin(fabs(value), double_of_fp8(dtype, most));
   while (high - low > 1) {

@@ -43,7 +43,7 @@ typedef struct bundle_tile {
   int64_t first_piece, wide; /* pieces [first_piece, first_piece + wide) span the rows in use */
   int64_t n_pieces;          /* that take part */
   const unsigned char *k[SPL_TILE_TOKENS + SPL_LANES], *v[SPL_TILE_TOKENS + SPL_LANES];
-  int64_t scale_rows[SPL_TILE_TOKENS]; /* spl_scale_row of each token */
+  int64_t scale_rows[SPL_TILE_TOKENS]; /* of each token: spl_find_scale_rows */
 } bundle_tile;
 
 /* Tokens that a piece has of the tile at `token`, which is on its grid; 0: it takes no part. */
@@ -92,12 +92,13 @@ static void find_tile(const run_context *run, const spl_bundle *b, int64_t token
       tile->k[t + i] = k + i * k_bytes;
       tile->v[t + i] = v + i * v_bytes;
     }
-    for (int64_t i = 0; i < in_page && has_scale_rows; i++)
-      tile->scale_rows[t + i] = spl_scale_row(p, id, slot + i);
+    if (has_scale_rows) spl_find_scale_rows(p, id, slot, in_page, tile->scale_rows + t);
     t += in_page;
   }
-  for (int64_t t = n; t % SPL_LANES != 0; t++)
+  for (int64_t t = n; t % SPL_LANES != 0; t++) {
     tile->k[t] = tile->k[n - 1];
+    if (has_scale_rows) tile->scale_rows[t] = tile->scale_rows[n - 1];
+  }
 }
 
 /* ── attention over one bundle ──────────────────────────────────────────────────────────────── */

@@ -36,9 +36,12 @@ void spl_begin_codes(const spl_shape *shape, const spl_scale_tensors *tensors, i
   if (codes->form == SPL_FORM_CHANNELS) codes->zeros = tensors->zeros + head * dim;
 }
 
-int64_t spl_scale_row(const splitkv_problem *p, int64_t page, int64_t slot) {
+void spl_find_scale_rows(const splitkv_problem *p, int64_t page, int64_t slot, int64_t n,
+                         int64_t *rows) {
   const int64_t first = page * p->page_size_tokens * p->n_heads_kv;
-  return p->layout == SPLITKV_LAYOUT_HND ? first + slot : first + slot * p->n_heads_kv;
+  const int64_t step = p->layout == SPLITKV_LAYOUT_HND ? 1 : p->n_heads_kv;
+  for (int64_t i = 0; i < n; i++)
+    rows[i] = first + (slot + i) * step;
 }
 
 void spl_load_scale_rows(const spl_shape *shape, const spl_scale_tensors *tensors, int64_t head,
@@ -47,13 +50,10 @@ void spl_load_scale_rows(const spl_shape *shape, const spl_scale_tensors *tensor
   if (quant->n_groups == 0) return;
   const splitkv_problem *p = &shape->problem;
   const int64_t head_rows = p->layout == SPLITKV_LAYOUT_HND ? p->page_size_tokens : 1;
-  int64_t rows[SPL_TILE_TOKENS];
-  const int64_t all = spl_ceil_div(n, SPL_LANES) * SPL_LANES;
-  for (int64_t t = 0; t < all; t++) {
-    rows[t] = quant->by_token ? scale_rows[spl_min(t, n - 1)] + head * head_rows
-                              : head * quant->folded_stride;
-  }
-  shape->kernels->load_rows(codes, tensors->scales, tensors->zeros, quant->zero, rows, all);
+  const int64_t ahead = head * (quant->by_token ? head_rows : quant->folded_stride);
+  shape->kernels->load_rows(codes, tensors->scales, tensors->zeros, quant->zero,
+                            quant->by_token ? scale_rows : NULL, ahead,
+                            spl_ceil_div(n, SPL_LANES) * SPL_LANES);
 }
 
 splitkv_status spl_check_scales(const spl_shape *shape, const splitkv_tensors *t, bool attended,

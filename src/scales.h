@@ -20,11 +20,13 @@ void spl_describe_codes(const spl_shape *shape, const spl_quant *quant, spl_code
 void spl_begin_codes(const spl_shape *shape, const spl_scale_tensors *tensors, int64_t head,
                      int64_t dim, spl_codes *codes);
 
-/* Number of the row of scales of a token of KV head 0, where scales lie with tokens. */
-int64_t spl_scale_row(const splitkv_problem *problem, int64_t page, int64_t slot);
+/* Where scales lie with tokens: numbers of the rows of n tokens of KV head 0, which have slots of
+ * one page from `slot` on. */
+void spl_find_scale_rows(const splitkv_problem *problem, int64_t page, int64_t slot, int64_t n,
+                         int64_t *rows);
 
-/* The rows of the n tokens of a tile, n > 0, if the kernels want any; scale_rows has those of head
- * 0, and room for n rounded up to SPL_LANES. */
+/* The scales of the n tokens of a tile, n > 0, if the kernels want any; scale_rows has the rows of
+ * n rounded up to SPL_LANES. */
 void spl_load_scale_rows(const spl_shape *shape, const spl_scale_tensors *tensors, int64_t head,
                          const int64_t *scale_rows, int64_t n, const spl_codes *codes);
 

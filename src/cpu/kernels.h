@@ -134,11 +134,11 @@ typedef struct spl_kernel_set {
   void (*load_q[SPL_N_PLAIN_DTYPES])(const spl_group *group, int64_t h, const void *src);
   /* dst[0..n) = src rounded to nearest even, NaNs canonical. src is readable up to n rounded up. */
   void (*store_row[SPL_N_PLAIN_DTYPES])(void *dst, const float *src, int64_t n);
-  /* Row t of the n tokens of a tile: codes->row_scales from scales[rows[t]][n_groups], and
-   * row_zeros likewise, if there are any; zeros NULL: all are `zero`. n is a multiple of SPL_LANES.
-   */
+  /* Fills codes->row_scales of the n tokens of a tile, a multiple of SPL_LANES, from
+   * scales[rows[t] + ahead][n_groups], and row_zeros likewise, if there are any. rows NULL: that is
+   * scales[ahead] for all of them. zeros NULL: they are `zero`. */
   void (*load_rows)(const spl_codes *codes, const void *scales, const int8_t *zeros, float zero,
-                    const int64_t *rows, int64_t n);
+                    const int64_t *rows, int64_t ahead, int64_t n);
 
   /* Probes for benchmarks: see splitkv/probe.h. */
   int64_t (*probe_multiply_add)(int64_t n_fma, float *sink);
