@@ -144,6 +144,7 @@ static bool one_plan(uint64_t seed) {
     test_spec_random(&spec, &r, seed % 5 == 0 ? &wide : &small);
   }
   if (seed % 3 == 0) test_spec_vary(&spec, &r, (int)(seed / 3 % N_VARIANTS));
+  if (seed % 4 == 1) test_spec_quantise(&spec, &r);
   test_batch b;
   test_batch_build(&b, &spec);
   splitkv_isa isas[TEST_MAX_ISAS];
