@@ -112,7 +112,7 @@ static splitkv_status check_lengths(const spl_shape *shape, const splitkv_batch 
 static splitkv_status measure_batch(const spl_shape *shape, const splitkv_batch *batch, measure *m,
                                     splitkv_error *error) {
   *m = (measure){.n_rows = spl_q_offset(batch, batch->n_requests)};
-  spl_block_walk walk = spl_begin_blocks(&shape->problem, batch);
+  spl_block_walk walk = spl_begin_blocks(shape, batch);
   spl_block block;
   while (spl_next_block(&walk, &block)) {
     const splitkv_problem *rule = block.is_shared ? &walk.shared : &shape->problem;
@@ -388,7 +388,7 @@ static void list_blocks(splitkv_plan *plan, const splitkv_batch *batch) {
     plan->q_offsets[r] = spl_q_offset(batch, r);
   }
   plan->q_offsets[batch->n_requests] = plan->n_rows;
-  spl_block_walk walk = spl_begin_blocks(&plan->shape.problem, batch);
+  spl_block_walk walk = spl_begin_blocks(&plan->shape, batch);
   while (spl_next_block(&walk, &plan->blocks[plan->n_blocks]))
     plan->n_blocks++;
   plan->shared_rule = walk.shared;
