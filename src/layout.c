@@ -33,27 +33,32 @@ static void raise_to(uint8_t *most, int64_t n) {
   if (n > *most) *most = (uint8_t)n; /* at most SPL_MAX_BLOCK_ROWS */
 }
 
-void spl_scratch_add(spl_scratch *scratch, int64_t place, int64_t n_rows, int64_t n_tokens) {
+static int64_t q_floats(const spl_shape *shape, int64_t n_rows) {
+  return shape->kernels->q_floats(n_rows * shape->group, shape->d_padded,
+                                  (int)shape->problem.dtype_q);
+}
+
+void spl_scratch_add(const spl_shape *shape, spl_scratch *scratch, int64_t place, int64_t n_rows,
+                     int64_t n_tokens) {
   if (n_tokens == 0) return;
   scratch->n_groups = spl_max(scratch->n_groups, place + 1);
   scratch->max_stride = spl_max(scratch->max_stride, spl_score_stride(n_tokens));
   scratch->max_scores = spl_max(scratch->max_scores, n_rows * spl_score_stride(n_tokens));
   raise_to(&scratch->rows[place], n_rows);
   if (folds(n_tokens)) raise_to(&scratch->folding_rows[place], n_rows);
-}
-
-static int64_t q_floats(const spl_shape *shape, int64_t heads) {
-  return shape->kernels->q_floats(heads, shape->d_padded, (int)shape->problem.dtype_q);
+  if (q_floats(shape, n_rows) > q_floats(shape, scratch->q_rows[place]))
+    scratch->q_rows[place] = (uint8_t)n_rows;
 }
 
 /* The state of one group: rows in one place, sums in another, so that however many sums there are,
  * the rows of the next group are aligned as these are. */
-static bool place_group(const spl_shape *shape, int64_t n_rows, int64_t folding_rows,
+static bool place_group(const spl_shape *shape, const spl_scratch *scratch, int64_t place,
                         unsigned char *rows, unsigned char *sums, spl_group *g, int64_t *row_bytes,
                         int64_t *sum_bytes) {
-  const int64_t heads = n_rows * shape->group, folding_heads = folding_rows * shape->group;
+  const int64_t heads = scratch->rows[place] * shape->group;
+  const int64_t folding_heads = scratch->folding_rows[place] * shape->group;
+  const int64_t q = q_floats(shape, scratch->q_rows[place]);
   const spl_kernel_set *kernels = shape->kernels;
-  const int64_t q = q_floats(shape, heads);
   int64_t acc = 0, folded = 0;
   void *q_rows, *acc_rows, *hi, *lo, *weight, *rounded, *max;
   if (!spl_mul(heads, shape->dv_padded, &acc) ||
@@ -123,10 +128,7 @@ static bool place_all(const spl_shape *shape, const spl_scratch *scratch, unsign
   if (!place_tile(shape, scratch, rows, &tile, row_bytes)) return false;
   for (int64_t i = 0; i < scratch->n_groups; i++) {
     spl_group *g = groups == NULL ? NULL : &groups[i];
-    if (!place_group(shape, scratch->rows[i], scratch->folding_rows[i], rows, sums, g, row_bytes,
-                     sum_bytes)) {
-      return false;
-    }
+    if (!place_group(shape, scratch, i, rows, sums, g, row_bytes, sum_bytes)) return false;
     if (g == NULL) continue;
     g->scores = tile.scores;
     g->k_codes.row_scales = tile.k.row_scales;
@@ -140,20 +142,6 @@ static bool place_all(const spl_shape *shape, const spl_scratch *scratch, unsign
 bool spl_scratch_bytes(const spl_shape *shape, const spl_scratch *scratch, int64_t *row_bytes,
                        int64_t *sum_bytes) {
   return place_all(shape, scratch, NULL, NULL, NULL, row_bytes, sum_bytes);
-}
-
-bool spl_scratch_most_bytes(const spl_shape *shape, const spl_scratch *scratch, int64_t *row_bytes,
-                            int64_t *sum_bytes) {
-  if (!spl_scratch_bytes(shape, scratch, row_bytes, sum_bytes)) return false;
-  for (int64_t i = 0; i < scratch->n_groups; i++) {
-    if (scratch->rows[i] == 1) continue; /* the least: of as many heads always */
-    const int64_t heads = scratch->rows[i] * shape->group, q = q_floats(shape, heads);
-    int64_t most = q; /* it grows with each eight heads */
-    for (int64_t h = spl_max(1, heads - 7); h < heads; h++)
-      most = spl_max(most, q_floats(shape, h));
-    if (!spl_mul_add(most - q, (int64_t)sizeof(float), row_bytes)) return false;
-  }
-  return true;
 }
 
 void spl_scratch_place(const spl_shape *shape, const spl_scratch *scratch, unsigned char *rows,
