@@ -42,6 +42,7 @@ void spl_scratch_add(const spl_shape *shape, spl_scratch *scratch, int64_t place
                      int64_t n_tokens) {
   if (n_tokens == 0) return;
   scratch->n_groups = spl_max(scratch->n_groups, place + 1);
+  scratch->max_stride = spl_max(scratch->max_stride, spl_score_stride(n_tokens));
   scratch->max_scores = spl_max(scratch->max_scores, n_rows * spl_score_stride(n_tokens));
   raise_to(&scratch->rows[place], n_rows);
   if (folds(n_tokens)) raise_to(&scratch->folding_rows[place], n_rows);
@@ -82,17 +83,39 @@ static bool place_group(const spl_shape *shape, const spl_scratch *scratch, int6
   return true;
 }
 
-/* A task's scratch begins with the scores. */
-static bool place_scores(const spl_shape *shape, const spl_scratch *scratch, unsigned char *rows,
-                         float **scores, int64_t *row_bytes) {
+/* What lasts for one tile of one group, so that all groups share one place. */
+typedef struct tile_rows {
+  float *scores;
+  spl_codes k, v; /* row_scales and row_zeros alone */
+} tile_rows;
+
+/* Scales and zero points of a tile's tokens. */
+static bool place_codes(const spl_quant *quant, int64_t width, unsigned char *rows,
+                        spl_codes *codes, int64_t *row_bytes) {
+  void *scales, *zeros;
+  const int64_t n = width * quant->n_groups;
+  if (!take(rows, row_bytes, n, sizeof(float), &scales) ||
+      !take(rows, row_bytes, quant->has_zeros ? n : 0, sizeof(float), &zeros)) {
+    return false;
+  }
+  codes->row_scales = n > 0 ? (float *)scales : NULL;
+  codes->row_zeros = quant->has_zeros ? (float *)zeros : NULL;
+  return true;
+}
+
+/* A task's scratch begins with these. */
+static bool place_tile(const spl_shape *shape, const spl_scratch *scratch, unsigned char *rows,
+                       tile_rows *tile, int64_t *row_bytes) {
   void *array;
   int64_t n = 0;
   *row_bytes = 0;
   if (!spl_mul(shape->group, scratch->max_scores, &n) ||
-      !take(rows, row_bytes, n, sizeof(float), &array)) {
+      !take(rows, row_bytes, n, sizeof(float), &array) ||
+      !place_codes(&shape->k_quant, scratch->max_stride, rows, &tile->k, row_bytes) ||
+      !place_codes(&shape->v_quant, scratch->max_stride, rows, &tile->v, row_bytes)) {
     return false;
   }
-  *scores = (float *)array;
+  tile->scores = (float *)array;
   return true;
 }
 
@@ -100,13 +123,18 @@ static bool place_scores(const spl_shape *shape, const spl_scratch *scratch, uns
 static bool place_all(const spl_shape *shape, const spl_scratch *scratch, unsigned char *rows,
                       unsigned char *sums, spl_group *groups, int64_t *row_bytes,
                       int64_t *sum_bytes) {
-  float *scores = NULL;
+  tile_rows tile = {0};
   *row_bytes = *sum_bytes = 0;
-  if (!place_scores(shape, scratch, rows, &scores, row_bytes)) return false;
+  if (!place_tile(shape, scratch, rows, &tile, row_bytes)) return false;
   for (int64_t i = 0; i < scratch->n_groups; i++) {
     spl_group *g = groups == NULL ? NULL : &groups[i];
     if (!place_group(shape, scratch, i, rows, sums, g, row_bytes, sum_bytes)) return false;
-    if (g != NULL) g->scores = scores;
+    if (g == NULL) continue;
+    g->scores = tile.scores;
+    g->k_codes.row_scales = tile.k.row_scales;
+    g->k_codes.row_zeros = tile.k.row_zeros;
+    g->v_codes.row_scales = tile.v.row_scales;
+    g->v_codes.row_zeros = tile.v.row_zeros;
   }
   return true;
 }

@@ -18,6 +18,7 @@
  * for the most query rows of any piece that is walked there, and sums to fold into for the most of
  * any that folds. Scores last for one tile of one piece: all places share them. */
 typedef struct spl_scratch {
+  int64_t max_stride; /* of scores */
   int64_t max_scores; /* of one row of heads, times query rows */
   int64_t n_groups;   /* places of bundles with tokens: 0 .. SPL_MAX_BUNDLE */
   uint8_t rows[SPL_MAX_BUNDLE], folding_rows[SPL_MAX_BUNDLE];

@@ -99,6 +99,7 @@ static bool one_problem(uint64_t seed, double *worst) {
   test_spec_random(&spec, &r, &ranges);
   test_spec_vary(&spec, &r, (int)(seed % N_VARIANTS) & ~(seed % 5 == 0 ? 0 : VARIANT_WINDOW));
   test_spec_rows(&spec, &r, 60);
+  if (seed % 6 == 1) test_spec_quantise(&spec, &r);
   if (seed % 2 == 0) test_spec_mask(&spec, &r, seed % 4 == 0 ? MASK_CAUSAL : MASK_TREE);
   share_pages(&spec, &r);
   test_batch b;

@@ -149,6 +149,7 @@ static bool one_plan(uint64_t seed) {
     test_spec_rows(&spec, &r, seed % 5 == 2 ? 150 : 25);
     test_spec_mask(&spec, &r, (int)(seed / 4 % N_MASKS));
   }
+  if (seed % 5 == 1) test_spec_quantise(&spec, &r);
   test_batch b;
   test_batch_build(&b, &spec);
   splitkv_isa isas[TEST_MAX_ISAS];
