@@ -4,6 +4,8 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "case.h"
 #include "data.h"
+#include "mask.h"
+#include "rows.h"
 #include "selection.h"
 #include "suites.h"
 #include "tool.h"
@@ -30,13 +32,16 @@ static int n_checks, n_failed;
 /* The problem at hand, for messages. */
 static const char *now = "";
 
-static void begin(problem_spec *spec, tool_case *c, const char *text) {
+/* How a case is made: case_plan, or case_describe where nothing is to run. */
+typedef int prepare(tool_case *c, const problem_spec *spec, const char *name);
+
+static void begin(problem_spec *spec, tool_case *c, const char *text, prepare *prepare_case) {
   text_error error;
   now = text;
   problem_spec_init(spec);
   CHECK(problem_spec_parse(spec, text, &error) == 0);
   CHECK(problem_spec_complete(spec, 2, &error) == 0);
-  CHECK(case_plan(c, spec, "") == TOOL_OK);
+  CHECK(prepare_case(c, spec, "") == TOOL_OK);
   CHECK(case_build(c, "", NULL) == TOOL_OK);
 }
 
@@ -57,30 +62,48 @@ typedef struct reach {
   int64_t begin, end;
 } reach;
 
-/* What of each page the table, the lengths and the window reach, found from the table alone. */
-static reach *reached_tokens(const tool_case *c, int64_t *n_invalid) {
+static test_row row_of(const tool_case *c, int64_t r, int64_t i) {
+  int64_t n_words = c->problem.tree_tokens / 64 + (c->problem.tree_tokens % 64 > 0);
+  return (test_row){.kv_len = c->kv_lens[r],
+                    .n_rows = rows_of_request(c, r),
+                    .index = i,
+                    .words = c->tensors.tree_mask
+                                 ? c->tensors.tree_mask + (c->q_offsets[r] + i) * n_words
+                                 : NULL};
+}
+
+/* How many rows of request r attend to a token. */
+static int64_t count_readers(const tool_case *c, int64_t r, int64_t token) {
+  int64_t n = 0;
+  for (int64_t i = 0; i < rows_of_request(c, r); i++) {
+    test_row row = row_of(c, r, i);
+    n += test_attends(&c->problem, &row, token);
+  }
+  return n;
+}
+
+/* What of each page the rows read, found from the table and the rules of masking alone. */
+static reach *reached_tokens(const tool_case *c, int64_t *n_invalid, int64_t *n_attended) {
   const splitkv_problem *p = &c->problem;
   reach *reached = calloc((size_t)p->n_pages + 1, sizeof *reached);
   int is_csr = p->table_format == SPLITKV_TABLE_CSR;
-  *n_invalid = 0;
+  *n_invalid = *n_attended = 0;
   for (int64_t r = 0; reached && r < c->batch.n_requests; r++) {
     int64_t first = is_csr ? load_id(c, c->table_offsets, r) : r * p->table_width;
     int64_t last = is_csr ? load_id(c, c->table_offsets, r + 1) : (r + 1) * p->table_width;
     for (int64_t i = first; i < last; i++) {
-      int64_t id = load_id(c, c->block_table, i);
-      int64_t tokens = c->kv_lens[r] - (i - first) * p->page_size_tokens;
-      int64_t window = p->window_tokens, before = (i - first) * p->page_size_tokens;
-      int is_passed = window > 0 && before + p->page_size_tokens <= c->kv_lens[r] - window;
-      if (tokens <= 0 || is_passed) {
-        *n_invalid += id < 0 || id >= p->n_pages;
-        continue;
+      int64_t id = load_id(c, c->block_table, i), before = (i - first) * p->page_size_tokens;
+      int is_valid = id >= 0 && id < p->n_pages, is_read = 0;
+      *n_invalid += !is_valid;
+      for (int64_t token = 0; token < p->page_size_tokens; token++) {
+        int64_t n = count_readers(c, r, before + token);
+        *n_attended += n;
+        is_read |= n > 0;
+        if (n == 0 || !is_valid) continue;
+        if (reached[id].end == 0 || token < reached[id].begin) reached[id].begin = token;
+        if (token + 1 > reached[id].end) reached[id].end = token + 1;
       }
-      CHECK(id >= 0 && id < p->n_pages);
-      int64_t begin = window > 0 ? c->kv_lens[r] - window - before : 0;
-      begin = begin > 0 ? begin : 0;
-      tokens = tokens < p->page_size_tokens ? tokens : p->page_size_tokens;
-      if (reached[id].end == 0 || begin < reached[id].begin) reached[id].begin = begin;
-      if (tokens > reached[id].end) reached[id].end = tokens;
+      CHECK(is_read == is_valid);
     }
   }
   return reached;
@@ -97,11 +120,12 @@ static int row_is_nan(const tool_case *c, const zoned *cache, int64_t row, int64
 static void check_data(const char *text) {
   problem_spec spec;
   tool_case c;
-  begin(&spec, &c, text);
+  begin(&spec, &c, text, case_describe);
   const splitkv_problem *p = &c.problem;
-  int64_t n_invalid = 0, n_unique = 0;
-  reach *reached = reached_tokens(&c, &n_invalid);
+  int64_t n_invalid = 0, n_attended = 0, n_unique = 0;
+  reach *reached = reached_tokens(&c, &n_invalid, &n_attended);
   CHECK(reached != NULL);
+  CHECK(n_attended == c.n_attended);
   CHECK(n_invalid >= c.batch.n_requests);
   for (int64_t page = 0; reached && page < p->n_pages; page++) {
     n_unique += reached[page].end - reached[page].begin;
@@ -167,7 +191,7 @@ static void check_zones(const tool_case *c, const oracle *o) {
 /* Each channel of out and each lse moved by a little more than its bound is found. */
 static void check_values(const tool_case *c, const oracle *o) {
   const splitkv_problem *p = &c->problem;
-  int64_t n_rows = c->batch.n_requests * p->n_heads_q;
+  int64_t n_rows = c->n_rows * p->n_heads_q;
   double step = strcmp(c->info.arithmetic, "f32") == 0 ? 0.02 : 0.1;
   for (int64_t i = 0; i < n_rows * p->head_dim_v; i += 7) {
     double old = ref_load(p->dtype_out, c->out.data, i);
@@ -212,7 +236,7 @@ static void check_verdict(const char *text) {
   problem_spec spec;
   tool_case c;
   oracle o = {0};
-  begin(&spec, &c, text);
+  begin(&spec, &c, text, case_plan);
   run_right(&c, &o);
   check_zones(&c, &o);
   check_values(&c, &o);
@@ -282,6 +306,14 @@ int main(void) {
       "b=40 kv=0..90 hq=2 hkv=2 d=3 page=1 table=shuffled data=adversarial",
       "kv=5,0,17,33 hq=4 hkv=2 d=8 page=4 window=6 table=shuffled format=csr sinks",
       "b=9 kv=0..90 hq=2 hkv=2 d=3 page=7 window=20 table=shared layout=hnd alibi",
+      "kv=5,0,17,33,40 q=1,3,0,9,50 hq=4 hkv=2 d=8 page=4 table=shuffled",
+      "kv=5,0,17,33,40 q=1,3,0,9,50 hq=4 hkv=2 d=8 page=4 causal window=6 format=csr",
+      "kv=5,0,17,33,40 q=1,3,2,9,50 hq=4 hkv=2 d=8 page=3 window_right=3 window=5 table=shuffled",
+      "kv=5,0,17,33,40 q=1,3,2,9,50 hq=4 hkv=2 d=8 page=3 causal chunk=8 table=shared layout=hnd",
+      "b=20 kv=0..40 q=0..9 hq=2 hkv=2 d=3 page=5 chunk=7 window=3",
+      "kv=5,0,77,90,80 q=1,3,2,70,9 hq=4 hkv=2 d=8 page=5 tree=66 causal table=shuffled",
+      "kv=300,5,64,80 q=64,4,64,70 hq=2 hkv=1 d=8 page=16 tree=64 causal window=20",
+      "b=5 kv=100 q=6 hq=2 hkv=1 d=8 page=16 tree=9 causal chunk=98",
   };
   static const char *const runs[] = {
       "kv=5,0,17 hq=4 hkv=2 d=16 page=4 split=size:4 dtype=f32",

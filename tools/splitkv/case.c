@@ -3,6 +3,7 @@
 
 #include "data.h"
 #include "machine.h"
+#include "rows.h"
 #include "tool.h"
 
 #include "ref.h"
@@ -56,10 +57,11 @@ static int64_t pages_of(int64_t kv_len, int64_t page) {
   return kv_len / page + (kv_len % page > 0);
 }
 
-/* First token that request r attends to. */
-static int64_t first_token(const tool_case *c, int64_t r) {
-  int64_t window = c->spec->window;
-  return window > 0 && window < c->kv_lens[r] ? c->kv_lens[r] - window : 0;
+/* Pages of request r that hold a token which some row attends to: [*first, *end). */
+static void pages_attended(const tool_case *c, int64_t r, int64_t *first, int64_t *end) {
+  token_span span = rows_span_of_request(c, r);
+  *first = span.first / c->spec->page;
+  *end = span.first < span.end ? pages_of(span.end, c->spec->page) : *first;
 }
 
 /* Pages in the cache: what the table needs; with spare ones among them when shuffled; half when
@@ -113,8 +115,9 @@ static int describe(tool_case *c, const char *name) {
     int64_t pages = pages_of(c->kv_lens[r], s->page);
     widest = pages > widest ? pages : widest;
     c->n_table_entries += pages;
-    c->n_table_pages += pages - first_token(c, r) / s->page;
-    c->n_attended += c->kv_lens[r] - first_token(c, r);
+    int64_t first = 0, end = 0;
+    pages_attended(c, r, &first, &end);
+    c->n_table_pages += end - first;
     c->n_tokens += c->kv_lens[r];
     c->max_kv_len = c->kv_lens[r] > c->max_kv_len ? c->kv_lens[r] : c->max_kv_len;
   }
@@ -138,29 +141,46 @@ static int describe(tool_case *c, const char *name) {
   p->scale = (float)s->scale;
   p->window_tokens = s->window;
   p->logit_softcap = (float)s->softcap;
-  p->flags = (s->sinks ? SPLITKV_FLAG_SINKS : 0) | (s->alibi ? SPLITKV_FLAG_ALIBI : 0);
+  p->flags = (s->sinks ? SPLITKV_FLAG_SINKS : 0) | (s->alibi ? SPLITKV_FLAG_ALIBI : 0) |
+             (s->causal ? SPLITKV_FLAG_CAUSAL : 0);
+  p->window_right_tokens = s->window_right;
+  p->chunk_tokens = s->chunk;
+  p->tree_tokens = s->tree;
   return describe_cache(c, widest, name);
 }
 
+/* The numbers with 32 bits; NULL when memory is short. */
+static int32_t *narrow(const int64_t *numbers, int64_t n) {
+  int32_t *narrowed = calloc((size_t)n + 1, sizeof *narrowed);
+  for (int64_t i = 0; narrowed && i < n; i++) {
+    narrowed[i] = (int32_t)numbers[i];
+  }
+  return narrowed;
+}
+
 static int describe_batch(tool_case *c) {
-  splitkv_batch_init(&c->batch);
-  c->batch.n_requests = c->spec->b;
-  c->batch.n_workers = c->spec->threads;
-  c->batch.kv_lens = c->kv_lens;
-  c->batch.kv_lens_type = SPLITKV_I64;
-  if (c->spec->index != SPLITKV_I32 || c->max_kv_len > INT32_MAX) {
-    return TOOL_OK;
+  int64_t b = c->spec->b;
+  splitkv_batch *batch = &c->batch;
+  splitkv_batch_init(batch);
+  batch->n_requests = b;
+  batch->n_workers = c->spec->threads;
+  batch->kv_lens = c->kv_lens;
+  batch->kv_lens_type = SPLITKV_I64;
+  if (c->spec->index == SPLITKV_I32 && c->max_kv_len <= INT32_MAX) {
+    batch->kv_lens = c->kv_lens32 = narrow(c->kv_lens, b);
+    batch->kv_lens_type = SPLITKV_I32;
   }
-  c->kv_lens32 = calloc((size_t)c->spec->b + 1, sizeof *c->kv_lens32);
-  if (!c->kv_lens32) {
-    return tool_unsupported("out of memory for %lld lengths", (long long)c->spec->b);
+  if (!problem_spec_is_decode(c->spec)) {
+    batch->q_offsets = c->q_offsets;
+    batch->q_offsets_type = SPLITKV_I64;
   }
-  for (int64_t r = 0; r < c->spec->b; r++) {
-    c->kv_lens32[r] = (int32_t)c->kv_lens[r];
+  if (batch->q_offsets && c->spec->index == SPLITKV_I32 && c->n_rows <= INT32_MAX) {
+    batch->q_offsets = c->q_offsets32 = narrow(c->q_offsets, b + 1);
+    batch->q_offsets_type = SPLITKV_I32;
   }
-  c->batch.kv_lens = c->kv_lens32;
-  c->batch.kv_lens_type = SPLITKV_I32;
-  return TOOL_OK;
+  return batch->kv_lens && (batch->q_offsets || problem_spec_is_decode(c->spec))
+             ? TOOL_OK
+             : tool_unsupported("out of memory for %lld lengths", (long long)b);
 }
 
 int case_library_error(const char *name, splitkv_status status, const splitkv_error *error) {
@@ -189,6 +209,14 @@ int case_library_error(const char *name, splitkv_status status, const splitkv_er
              {"batch.n_workers", "threads"},
              {"batch.n_requests", "b"},
              {"batch.kv_lens", "kv"},
+             {"batch.q_offsets", "q"},
+             {"problem.window_right_tokens", "window_right"},
+             {"problem.chunk_tokens", "chunk"},
+             {"problem.tree_tokens", "tree"},
+             {"problem.k_scale_mode", "scales"},
+             {"problem.v_scale_mode", "scales"},
+             {"problem.dtype_scales", "scales_dtype"},
+             {"problem.flags", "causal"},
              {"target.n_cores", "cores"},
              {"target.rule", "rule"}};
   const char *word = "";
@@ -205,7 +233,7 @@ int case_library_error(const char *name, splitkv_status status, const splitkv_er
 int case_describe(tool_case *c, const problem_spec *spec, const char *name) {
   *c = (tool_case){.spec = spec};
   c->kv_lens = problem_spec_lengths(spec);
-  if (!c->kv_lens) {
+  if (!c->kv_lens || rows_describe(c)) {
     return tool_unsupported("out of memory for %lld lengths", (long long)spec->b);
   }
   int status = describe(c, name);
@@ -233,6 +261,10 @@ int case_plan(tool_case *c, const problem_spec *spec, const char *name) {
   limits.max_kv_tokens_total = c->n_tokens;
   limits.max_kv_tokens_per_request = c->max_kv_len;
   limits.max_workers = spec->threads;
+  if (c->batch.q_offsets) {
+    limits.max_q_rows_total = c->n_rows;
+    limits.max_q_rows_per_request = c->max_q_rows;
+  }
   splitkv_sizes sizes = {0};
   status = splitkv_get_sizes(&c->problem, &limits, &sizes, &error);
   c->bound_bytes = sizes.workspace_bytes;
@@ -265,7 +297,7 @@ static size_t cache_bytes(const tool_case *c, int64_t channels) {
 }
 
 static size_t row_bytes(const tool_case *c, int64_t channels, size_t element_bytes) {
-  int64_t n[] = {c->batch.n_requests, c->problem.n_heads_q, channels};
+  int64_t n[] = {c->n_rows, c->problem.n_heads_q, channels};
   return product(n, 3, element_bytes);
 }
 
@@ -289,6 +321,7 @@ size_t case_memory_bytes(const tool_case *c) {
                     row_bytes(c, p->head_dim_v, ref_dtype_size(p->dtype_out)),
                     row_bytes(c, 1, sizeof(float)),
                     table_bytes(c),
+                    rows_tree_bytes(c),
                     product(pages, 1, 3 * sizeof(int64_t)),
                     c->info.workspace_bytes};
   size_t total = 0;
@@ -378,16 +411,18 @@ static void fill_table(tool_case *c, page_source *source) {
     if (source->row_pages) {
       source->next = r * source->row_pages;
     }
-    int64_t first = first_token(c, r), n_passed = first / p->page_size_tokens;
-    for (int64_t i = 0; i < n_passed; i++, entry++) {
-      store_index(c, c->block_table, entry, invalid_id(c, entry));
-    }
-    for (int64_t i = n_passed; i < n; i++) {
+    int64_t first_page = 0, end_page = 0, first = rows_span_of_request(c, r).first;
+    pages_attended(c, r, &first_page, &end_page);
+    for (int64_t i = 0; i < n; i++, entry++) {
+      if (i < first_page || i >= end_page) {
+        store_index(c, c->block_table, entry, invalid_id(c, entry));
+        continue;
+      }
       int64_t page = next_page(source);
       int64_t left = c->kv_lens[r] - i * p->page_size_tokens;
       int64_t tokens = left < p->page_size_tokens ? left : p->page_size_tokens;
-      store_index(c, c->block_table, entry++, page);
-      note_page(c, page, i == n_passed ? first % p->page_size_tokens : 0, tokens);
+      store_index(c, c->block_table, entry, page);
+      note_page(c, page, i == first_page ? first % p->page_size_tokens : 0, tokens);
     }
     int64_t end = c->table_offsets ? entry + 1 : (r + 1) * p->table_width;
     while (entry < end) {
@@ -487,7 +522,8 @@ int case_build(tool_case *c, const char *name, const splitkv_pool *pool) {
     return fail_memory(c, name);
   }
   splitkv_tensors_init(&c->tensors);
-  if (build_table(c) || allocate_tensors(c) || data_fill(c, pool) || fill_heads(c)) {
+  if (build_table(c) || rows_build(c) || allocate_tensors(c) || data_fill(c, pool) ||
+      fill_heads(c)) {
     return fail_memory(c, name);
   }
   c->tensors.q = c->q.data;
@@ -542,6 +578,9 @@ void case_free(tool_case *c) {
   }
   free(c->kv_lens);
   free(c->kv_lens32);
+  free(c->q_offsets);
+  free(c->q_offsets32);
+  free(c->tree_mask);
   free(c->page_begin);
   free(c->page_tokens);
   free(c->sinks);

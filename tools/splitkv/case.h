@@ -26,10 +26,12 @@ typedef struct tool_case {
   int64_t *kv_lens;   /* [b] */
   int32_t *kv_lens32; /* the same with 32 bits, where index=i32 and they fit; else NULL */
   int64_t n_tokens;   /* sum of kv_lens */
-  int64_t n_attended; /* of these inside the window */
   int64_t max_kv_len;
-  int64_t n_table_pages;   /* pages that the used part of the table names, repeats counted */
-  int64_t n_table_entries; /* the same with the entries before it: pages that windows have passed */
+  int64_t *q_offsets;   /* [b + 1] query rows of request r: q_offsets[r] .. q_offsets[r + 1] - 1 */
+  int32_t *q_offsets32; /* the same with 32 bits, where index=i32 and they fit; else NULL */
+  int64_t n_rows, max_q_rows; /* in all, and of one request */
+  int64_t n_table_pages;      /* pages that the used part of the table names, repeats counted */
+  int64_t n_table_entries;    /* the same with pages of tokens that nobody attends to */
 
   splitkv_plan *plan;
   splitkv_plan_info info;
@@ -39,6 +41,8 @@ typedef struct tool_case {
   int64_t *page_begin;     /* [n_pages] first token of the page that some request attends to, */
   int64_t *page_tokens;    /* [n_pages] and the end of those */
   int64_t n_unique_tokens; /* how many they are in all */
+  int64_t n_attended;      /* sum over the query rows of the tokens that each attends to */
+  uint64_t *tree_mask;     /* [n_rows, tree / 64 rounded up], where the problem has one */
   float *sinks, *slopes;   /* [hq], where the problem has them */
   void *block_table, *table_offsets;
   zoned q, k, v, out, lse, workspace;

@@ -179,7 +179,7 @@ static void fill_q(const filler *f) {
   const splitkv_problem *p = &f->c->problem;
   int64_t d = p->head_dim;
   int is_adversarial = f->c->spec->data == DATA_ADVERSARIAL;
-  for (int64_t row = 0; row < f->c->batch.n_requests * p->n_heads_q; row++) {
+  for (int64_t row = 0; row < f->c->n_rows * p->n_heads_q; row++) {
     const double *noise = list_row(f, ROW_Q, row);
     for (int64_t ch = 0; ch < d; ch++) {
       double value = is_adversarial ? sign_of_channel(f, ch) + 0.25 * noise[ch] : noise[ch];
