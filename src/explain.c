@@ -13,11 +13,11 @@ typedef struct task_work {
   double cost;
 } task_work;
 
-/* What of one request starts before (head, token): a difference of two such is the work between two
+/* What of one block starts before (head, token): a difference of two such is the work between two
  * places, in closed form however many pieces there are. */
 static task_work before_place(const splitkv_plan *plan, const spl_place *place) {
   const splitkv_problem *p = &plan->shape.problem;
-  const int64_t length = spl_attended(plan, place->request), n = spl_n_pieces(p, length);
+  const int64_t length = spl_attended(plan, place->block), n = spl_n_pieces(p, length);
   int64_t in_head = 0;
   if (p->split_policy == SPLITKV_SPLIT_AUTO) {
     in_head = place->token > 0;
@@ -38,12 +38,12 @@ static void add_work(task_work *sum, const task_work *part, int64_t sign) {
 static task_work measure_task(const splitkv_plan *plan, int64_t task) {
   const spl_place start = plan->tasks[task].start, end = plan->tasks[task + 1].start;
   task_work work = {0};
-  for (int64_t r = start.request; r < end.request; r++) {
-    const spl_place all = {r, plan->shape.problem.n_heads_kv, 0};
+  for (int64_t b = start.block; b < end.block; b++) {
+    const spl_place all = {b, plan->shape.problem.n_heads_kv, 0};
     const task_work part = before_place(plan, &all);
     add_work(&work, &part, 1);
   }
-  if (end.request < plan->n_requests) {
+  if (end.block < plan->n_blocks) {
     const task_work part = before_place(plan, &end);
     add_work(&work, &part, 1);
   }

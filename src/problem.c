@@ -102,9 +102,9 @@ static splitkv_status check_counts(const splitkv_problem *p, splitkv_error *erro
       {"problem.reserved", p->reserved, 0, 0, SPLITKV_ERROR_RESERVED},
       {"problem.window_tokens", p->window_tokens, 0, INT64_MAX, SPLITKV_ERROR_WINDOW},
       {"problem.reserved2", p->reserved2, 0, 0, SPLITKV_ERROR_RESERVED},
-      {"problem.window_right_tokens", p->window_right_tokens, 0, 0, SPLITKV_ERROR_WINDOW},
-      {"problem.chunk_tokens", p->chunk_tokens, 0, 0, SPLITKV_ERROR_CHUNK},
-      {"problem.tree_tokens", p->tree_tokens, 0, 0, SPLITKV_ERROR_TREE},
+      {"problem.window_right_tokens", p->window_right_tokens, 0, INT64_MAX, SPLITKV_ERROR_WINDOW},
+      {"problem.chunk_tokens", p->chunk_tokens, 0, INT64_MAX, SPLITKV_ERROR_CHUNK},
+      {"problem.tree_tokens", p->tree_tokens, 0, INT32_MAX, SPLITKV_ERROR_TREE},
       {"problem.k_scale_mode", (int)p->k_scale_mode, 0, 0, SPLITKV_ERROR_SCALE_MODE},
       {"problem.v_scale_mode", (int)p->v_scale_mode, 0, 0, SPLITKV_ERROR_SCALE_MODE},
       {"problem.dtype_scales", (int)p->dtype_scales, 0, SPLITKV_F16, SPLITKV_ERROR_DTYPE},
@@ -280,14 +280,21 @@ splitkv_status spl_resolve(const splitkv_problem *problem, spl_shape *shape, spl
   const splitkv_problem *p = &shape->problem;
   status = check_counts(p, error);
   if (status != SPLITKV_OK) return status;
-  if ((p->flags & ~(SPLITKV_FLAG_TRUST_TABLE | SPLITKV_FLAG_SINKS | SPLITKV_FLAG_ALIBI)) != 0) {
+  const uint32_t known =
+      SPLITKV_FLAG_TRUST_TABLE | SPLITKV_FLAG_SINKS | SPLITKV_FLAG_ALIBI | SPLITKV_FLAG_CAUSAL;
+  if ((p->flags & ~known) != 0) {
     return spl_fail(error, SPLITKV_ERROR_FLAGS, "problem.flags", p->flags,
                     "0x%x has bits that this library does not know", (unsigned)p->flags);
+  }
+  if ((p->flags & SPLITKV_FLAG_CAUSAL) != 0 && p->window_right_tokens != 0) {
+    return spl_fail(error, SPLITKV_ERROR_MASK, "problem.window_right_tokens",
+                    p->window_right_tokens,
+                    "%lld is given beside SPLITKV_FLAG_CAUSAL, which says 1",
+                    (long long)p->window_right_tokens);
   }
   status = resolve_scale(p, shape, error);
   if (status != SPLITKV_OK) return status;
 
-  shape->window = p->window_tokens > 0 ? p->window_tokens : INT64_MAX;
   shape->group = p->n_heads_q / p->n_heads_kv;
   shape->d_padded = spl_ceil_div(p->head_dim, SPL_LANES) * SPL_LANES;
   shape->dv_padded = spl_ceil_div(p->head_dim_v, SPL_LANES) * SPL_LANES;

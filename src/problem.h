@@ -18,7 +18,6 @@ typedef struct spl_shape {
   int64_t group; /* query heads per KV head */
   int64_t d_padded, dv_padded;
   int64_t kv_bytes, q_bytes, out_bytes; /* of one element */
-  int64_t window; /* most tokens that a row attends to; INT64_MAX without a window */
   spl_score_rule rule;
   spl_cache_strides k, v;
   int64_t q_request, q_head, out_request, out_head; /* strides, elements */

@@ -33,15 +33,37 @@ static int64_t table_row(const splitkv_problem *p, const splitkv_tensors *t, int
 
 /* ── tiles of a bundle ──────────────────────────────────────────────────────────────────────── */
 
+/* A bundle and the query rows of its block. */
+typedef struct row_bundle {
+  spl_bundle pieces;
+  int64_t n_rows;
+  spl_row_range ranges[SPL_MAX_BLOCK_ROWS];
+  int64_t positions[SPL_MAX_BLOCK_ROWS];
+} row_bundle;
+
 /* One tile of a bundle and who takes part in it: the addresses of its rows of K and V, in the
  * first of those heads. n 0: no tile. */
 typedef struct bundle_tile {
-  const spl_bundle *bundle;
+  const row_bundle *bundle;
   int64_t token, n;          /* [token, token + n): the most that a piece has */
   int64_t first_piece, wide; /* pieces [first_piece, first_piece + wide) span the rows in use */
   int64_t n_pieces;          /* that take part */
   const unsigned char *k[SPL_TILE_TOKENS + SPL_LANES], *v[SPL_TILE_TOKENS + SPL_LANES];
 } bundle_tile;
+
+/* The next bundle of a walk, and where its query rows stand. False at the end. */
+static bool next_bundle(const splitkv_plan *plan, spl_bundle_walk *walk, row_bundle *b) {
+  if (!spl_bundle_next(walk, &b->pieces)) return false;
+  const spl_block *block = &plan->blocks[b->pieces.pieces[0].block];
+  const int64_t kv_len = plan->kv_lens[block->request], row = plan->q_offsets[block->request];
+  const int64_t n = plan->q_offsets[block->request + 1] - row;
+  b->n_rows = block->n_rows;
+  for (int64_t i = 0; i < block->n_rows; i++) {
+    b->ranges[i] = spl_range_of_row(&plan->shape.problem, kv_len, n, block->row + i - row);
+    b->positions[i] = b->ranges[i].position;
+  }
+  return true;
+}
 
 /* Tokens that a piece has of the tile at `token`, which is on its grid; 0: it takes no part. */
 static int64_t tokens_in_tile(const spl_piece *piece, int64_t token) {
@@ -49,12 +71,12 @@ static int64_t tokens_in_tile(const spl_piece *piece, int64_t token) {
   return spl_min(SPL_TILE_TOKENS, piece->end - token);
 }
 
-static void find_pieces(const spl_bundle *b, int64_t token, bundle_tile *tile) {
+static void find_pieces(const row_bundle *b, int64_t token, bundle_tile *tile) {
   tile->bundle = b;
   tile->token = token;
   tile->n = tile->n_pieces = tile->first_piece = tile->wide = 0;
-  for (int64_t i = 0; i < b->n; i++) {
-    const int64_t n = tokens_in_tile(&b->pieces[i], token);
+  for (int64_t i = 0; i < b->pieces.n; i++) {
+    const int64_t n = tokens_in_tile(&b->pieces.pieces[i], token);
     if (n == 0) continue;
     if (tile->n_pieces++ == 0) tile->first_piece = i;
     tile->wide = i + 1 - tile->first_piece;
@@ -62,16 +84,17 @@ static void find_pieces(const spl_bundle *b, int64_t token, bundle_tile *tile) {
   }
 }
 
-static void find_tile(const run_context *run, const spl_bundle *b, int64_t token,
+static void find_tile(const run_context *run, const row_bundle *b, int64_t token,
                       bundle_tile *tile) {
   const spl_shape *shape = &run->plan->shape;
   const splitkv_problem *p = &shape->problem;
   find_pieces(b, token, tile);
   const int64_t n = tile->n;
   if (n == 0) return;
-  const spl_piece *piece = &b->pieces[tile->first_piece];
-  const int64_t row = table_row(p, run->tensors, piece->request), bytes = shape->kv_bytes;
-  const int64_t in_request = spl_passed_over(run->plan, piece->request) + token;
+  const spl_piece *piece = &b->pieces.pieces[tile->first_piece];
+  const spl_block *block = &run->plan->blocks[piece->block];
+  const int64_t row = table_row(p, run->tensors, block->request), bytes = shape->kv_bytes;
+  const int64_t in_request = block->first + token;
   const unsigned char *k_head =
       (const unsigned char *)run->tensors->k + piece->head * shape->k.head * bytes;
   const unsigned char *v_head =
@@ -94,23 +117,46 @@ static void find_tile(const run_context *run, const spl_bundle *b, int64_t token
 
 /* ── attention over one bundle ──────────────────────────────────────────────────────────────── */
 
-static void begin_group(const run_context *run, const spl_piece *piece, spl_group *g) {
+static void begin_group(const run_context *run, const row_bundle *b, const spl_piece *piece,
+                        spl_group *g) {
   const spl_shape *shape = &run->plan->shape;
   const splitkv_problem *p = &shape->problem;
+  g->n_heads = b->n_rows * shape->group;
+  g->score_stride = spl_score_stride(piece->end - piece->first);
+  g->positions = b->positions;
   g->n_tiles = 0;
   g->n_folds = 0;
   if (p->flags & SPLITKV_FLAG_ALIBI) {
     g->slopes = run->tensors->alibi_slopes + piece->head * shape->group;
   }
-  const unsigned char *q = (const unsigned char *)run->tensors->q;
-  for (int64_t h = 0; h < shape->group; h++) {
-    const int64_t offset =
-        piece->request * shape->q_request + (piece->head * shape->group + h) * shape->q_head;
+  const unsigned char *q = (const unsigned char *)run->tensors->q +
+                           (run->plan->blocks[piece->block].row * shape->q_request +
+                            piece->head * shape->group * shape->q_head) *
+                               shape->q_bytes;
+  for (int64_t h = 0; h < g->n_heads; h++) {
+    const int64_t offset = h / shape->group * shape->q_request + h % shape->group * shape->q_head;
     shape->kernels->load_q[p->dtype_q](g, h, q + offset * shape->q_bytes);
     g->max[h] = -(double)FLT_MAX;
     g->weight[h] = 0;
     if (g->rounded != NULL) g->rounded[h] = 0;
   }
+}
+
+/* Which tokens of a tile each row attends to; false where all rows attend to all of them. */
+static bool find_masks(const run_context *run, const bundle_tile *tile, uint64_t *masks) {
+  const splitkv_problem *p = &run->plan->shape.problem;
+  const row_bundle *b = tile->bundle;
+  const spl_block *block = &run->plan->blocks[b->pieces.pieces[0].block];
+  const int64_t token = block->first + tile->token, last = b->n_rows - 1;
+  const int64_t kv_len = run->plan->kv_lens[block->request], n_words = spl_tree_words(p);
+  const bool tree = p->tree_tokens > 0 && token + tile->n > kv_len - p->tree_tokens;
+  /* Ranges begin and end no earlier than those of the rows before. */
+  if (!tree && token >= b->ranges[last].first && token + tile->n <= b->ranges[0].end) return false;
+  for (int64_t i = 0; i < b->n_rows; i++) {
+    const uint64_t *row = tree ? run->tensors->tree_mask + (block->row + i) * n_words : NULL;
+    masks[i] = spl_row_mask(p, &b->ranges[i], kv_len, row, token);
+  }
+  return true;
 }
 
 /* One tile of all pieces of a bundle that take part in it. Each asks for its share of the tile that
@@ -119,16 +165,19 @@ static void attend_tile(const run_context *run, const bundle_tile *tile, const b
                         spl_group *groups) {
   const spl_shape *shape = &run->plan->shape;
   const splitkv_problem *p = &shape->problem;
+  const spl_piece *pieces = tile->bundle->pieces.pieces;
   const int64_t bytes = shape->kv_bytes, others = next->wide - 1;
+  uint64_t masks[SPL_MAX_BLOCK_ROWS];
   spl_tile t = {.k_rows = tile->k, .v_rows = tile->v};
   if (tile->n > 0) {
-    t.position = tile->token + 1 - spl_attended(run->plan, tile->bundle->pieces[0].request);
+    t.position = run->plan->blocks[pieces[0].block].first + tile->token;
+    if (find_masks(run, tile, masks)) t.masks = masks;
   }
   t.next_k.bytes = (p->head_dim + others * shape->k.head) * bytes;
   t.next_v.bytes = (p->head_dim_v + others * shape->v.head) * bytes;
   int64_t asked = 0, done = 0;
   for (int64_t i = tile->first_piece; done < tile->n_pieces; i++) {
-    t.n_tokens = tokens_in_tile(&tile->bundle->pieces[i], tile->token);
+    t.n_tokens = tokens_in_tile(&pieces[i], tile->token);
     if (t.n_tokens == 0) continue;
     const int64_t end = next->n * ++done / tile->n_pieces;
     t.k_offset = (i - tile->first_piece) * shape->k.head * bytes;
@@ -143,14 +192,14 @@ static void attend_tile(const run_context *run, const bundle_tile *tile, const b
 
 /* ── rows of out and lse ────────────────────────────────────────────────────────────────────── */
 
-static void store_result(const run_context *run, int64_t request, int64_t query_head,
+static void store_result(const run_context *run, int64_t query_row, int64_t query_head,
                          const float *row, float lse) {
   const spl_shape *shape = &run->plan->shape;
   const splitkv_problem *p = &shape->problem;
-  const int64_t offset = request * shape->out_request + query_head * shape->out_head;
+  const int64_t offset = query_row * shape->out_request + query_head * shape->out_head;
   unsigned char *out = (unsigned char *)run->tensors->out + offset * shape->out_bytes;
   shape->kernels->store_row[p->dtype_out](out, row, p->head_dim_v);
-  if (run->tensors->lse != NULL) run->tensors->lse[request * p->n_heads_q + query_head] = lse;
+  if (run->tensors->lse != NULL) run->tensors->lse[query_row * p->n_heads_q + query_head] = lse;
 }
 
 /* The sink of a query head; -inf: it has none. */
@@ -159,12 +208,12 @@ static float sink_of(const run_context *run, int64_t query_head) {
 }
 
 /* The end of a row that was not cut: its sink is merged with it. */
-static void end_row(const run_context *run, int64_t request, int64_t query_head, const float *row,
+static void end_row(const run_context *run, int64_t query_row, int64_t query_head, const float *row,
                     float lse) {
   const int64_t n = run->plan->shape.problem.head_dim_v;
   const float sink = sink_of(run, query_head), max_lse = sink > lse ? sink : lse;
   if (sink == -INFINITY) {
-    store_result(run, request, query_head, row, lse);
+    store_result(run, query_row, query_head, row, lse);
     return;
   }
   spl_combined sum;
@@ -173,32 +222,41 @@ static void end_row(const run_context *run, int64_t request, int64_t query_head,
   spl_combine_add_sink(&sum, sink, max_lse);
   float out[SPLITKV_MAX_HEAD_DIM];
   lse = spl_combine_end(&sum, n, max_lse, out);
-  store_result(run, request, query_head, out, lse);
+  store_result(run, query_row, query_head, out, lse);
+}
+
+/* Where head h of a piece's rows belongs. */
+static int64_t query_row_of(const run_context *run, const spl_piece *piece, int64_t h) {
+  return run->plan->blocks[piece->block].row + h / run->plan->shape.group;
+}
+static int64_t query_head_of(const run_context *run, const spl_piece *piece, int64_t h) {
+  return piece->head * run->plan->shape.group + h % run->plan->shape.group;
 }
 
 static void store_empty(const run_context *run, const spl_piece *piece) {
-  const spl_shape *shape = &run->plan->shape;
   static const float zeros[SPLITKV_MAX_HEAD_DIM];
-  for (int64_t h = 0; h < shape->group; h++) {
-    end_row(run, piece->request, piece->head * shape->group + h, zeros, -INFINITY);
+  const int64_t n = run->plan->blocks[piece->block].n_rows * run->plan->shape.group;
+  for (int64_t h = 0; h < n; h++) {
+    end_row(run, query_row_of(run, piece, h), query_head_of(run, piece, h), zeros, -INFINITY);
   }
 }
 
 static void store_whole(const run_context *run, const spl_piece *piece, const spl_group *g) {
   const spl_shape *shape = &run->plan->shape;
-  for (int64_t h = 0; h < shape->group; h++) {
+  for (int64_t h = 0; h < g->n_heads; h++) {
     float *row = g->acc + h * shape->dv_padded;
     const float weight = (float)g->weight[h];
     shape->kernels->finish(g, h);
     /* No weight at all: 0, also where V holds inf or NaN, whose product with 0 is NaN. */
     if (weight == 0) memset(row, 0, (size_t)shape->dv_padded * sizeof *row);
     shape->kernels->normalize(row, shape->dv_padded, weight);
-    end_row(run, piece->request, piece->head * shape->group + h, row,
+    end_row(run, query_row_of(run, piece, h), query_head_of(run, piece, h), row,
             spl_lse((float)g->max[h], weight));
   }
 }
 
-/* A slot: [group][dv] sums in one region, [group] pairs (max, weight) in the other. */
+/* A slot: [group][dv] sums in one region, [group] pairs (max, weight) in the other. The slots of a
+ * piece lie one after another: h counts the heads of all its rows. */
 static float *slot_out(const run_context *run, int64_t slot, int64_t h) {
   const spl_shape *shape = &run->plan->shape;
   float *base =
@@ -214,7 +272,7 @@ static float *slot_state(const run_context *run, int64_t slot, int64_t h) {
 
 static void store_partial(const run_context *run, const spl_piece *piece, const spl_group *g) {
   const spl_shape *shape = &run->plan->shape;
-  for (int64_t h = 0; h < shape->group; h++) {
+  for (int64_t h = 0; h < g->n_heads; h++) {
     shape->kernels->finish(g, h);
     memcpy(slot_out(run, piece->slot, h), g->acc + h * shape->dv_padded,
            (size_t)shape->problem.head_dim_v * sizeof(float));
@@ -243,7 +301,7 @@ static void place_groups(const run_context *run, const spl_task_scratch *where,
                          unsigned char *scratch, spl_group *groups) {
   const spl_shape *shape = &run->plan->shape;
   for (int64_t i = 0; i < where->needs.n_groups; i++) {
-    groups[i] = (spl_group){.n_heads = shape->group,
+    groups[i] = (spl_group){.row_heads = shape->group,
                             .d = shape->problem.head_dim,
                             .dv = shape->problem.head_dim_v,
                             .d_padded = shape->d_padded,
@@ -255,13 +313,13 @@ static void place_groups(const run_context *run, const spl_task_scratch *where,
 }
 
 /* The tile after `tile`: of the same bundle, else the first one of `after`, if there is one. */
-static void look_ahead(const run_context *run, const bundle_tile *tile, const spl_bundle *after,
+static void look_ahead(const run_context *run, const bundle_tile *tile, const row_bundle *after,
                        bundle_tile *next) {
   const int64_t token = tile->token + SPL_TILE_TOKENS;
-  if (token < tile->bundle->end) {
+  if (token < tile->bundle->pieces.end) {
     find_tile(run, tile->bundle, token, next);
   } else {
-    find_tile(run, after, after->first, next);
+    find_tile(run, after, after->pieces.first, next);
   }
 }
 
@@ -269,19 +327,20 @@ static void look_ahead(const run_context *run, const bundle_tile *tile, const sp
 static void run_pieces(const run_context *run, int64_t task, const spl_task_scratch *where,
                        unsigned char *scratch) {
   spl_group groups[SPL_MAX_BUNDLE];
-  spl_bundle bundles[2];
+  row_bundle bundles[2];
   bundle_tile tiles[2];
   place_groups(run, where, scratch, groups);
   const spl_walk pieces = spl_walk_task(run->plan, task);
   spl_bundle_walk walk = spl_bundle_begin(&pieces);
-  spl_bundle *now = &bundles[0], *after = &bundles[1];
+  row_bundle *now = &bundles[0], *after = &bundles[1];
   bundle_tile *tile = &tiles[0], *next = &tiles[1];
-  if (!spl_bundle_next(&walk, now)) return;
-  find_tile(run, now, now->first, tile);
+  if (!next_bundle(run->plan, &walk, now)) return;
+  find_tile(run, now, now->pieces.first, tile);
   do {
-    (void)spl_bundle_next(&walk, after);
-    for (int64_t i = 0; i < now->n && now->end > now->first; i++)
-      begin_group(run, &now->pieces[i], &groups[i]);
+    (void)next_bundle(run->plan, &walk, after);
+    const spl_bundle *b = &now->pieces;
+    for (int64_t i = 0; i < b->n && b->end > b->first; i++)
+      begin_group(run, now, &b->pieces[i], &groups[i]);
     do { /* once also where there are no tokens: the tile has none, the next one may */
       look_ahead(run, tile, after, next);
       attend_tile(run, tile, next, groups);
@@ -289,11 +348,11 @@ static void run_pieces(const run_context *run, int64_t task, const spl_task_scra
       tile = next;
       next = swap;
     } while (tile->bundle == now);
-    store_bundle(run, now, groups);
-    spl_bundle *swap = now;
+    store_bundle(run, b, groups);
+    row_bundle *swap = now;
     now = after;
     after = swap;
-  } while (now->n > 0);
+  } while (now->pieces.n > 0);
 }
 
 static void run_task_on_stack(const run_context *run, int64_t task) {
@@ -327,28 +386,30 @@ static const spl_merge_run *find_merge(const splitkv_plan *plan, int64_t pair) {
   return &plan->merges[low];
 }
 
-static void merge_head(const run_context *run, const spl_merge_run *m, int64_t head, int64_t h) {
+/* Query row i of the block, head h of KV head `head`. */
+static void merge_head(const run_context *run, const spl_merge_run *m, int64_t head, int64_t i,
+                       int64_t h) {
   const spl_shape *shape = &run->plan->shape;
-  const int64_t n = shape->problem.head_dim_v;
-  const int64_t slot = m->slot + (head - m->head) * m->n_splits;
+  const int64_t n = shape->problem.head_dim_v, n_rows = run->plan->blocks[m->block].n_rows;
+  const int64_t slot = m->slot + (head - m->head) * m->n_splits * n_rows + i;
   const float sink = sink_of(run, head * shape->group + h);
   float max_lse = sink > -INFINITY ? sink : -INFINITY;
   for (int64_t s = 0; s < m->n_splits; s++) {
-    const float *state = slot_state(run, slot + s, h);
+    const float *state = slot_state(run, slot + s * n_rows, h);
     const float lse = spl_lse(state[0], state[1]);
     if (lse > max_lse) max_lse = lse;
   }
   spl_combined sum;
   spl_combine_begin(&sum, n);
   for (int64_t s = 0; s < m->n_splits; s++) {
-    const float *state = slot_state(run, slot + s, h);
-    spl_combine_add(&sum, slot_out(run, slot + s, h), n, state[1], spl_lse(state[0], state[1]),
-                    max_lse);
+    const float *state = slot_state(run, slot + s * n_rows, h);
+    spl_combine_add(&sum, slot_out(run, slot + s * n_rows, h), n, state[1],
+                    spl_lse(state[0], state[1]), max_lse);
   }
   spl_combine_add_sink(&sum, sink, max_lse);
   float out[SPLITKV_MAX_HEAD_DIM];
   const float lse = spl_combine_end(&sum, n, max_lse, out);
-  store_result(run, m->request, head * shape->group + h, out, lse);
+  store_result(run, run->plan->blocks[m->block].row + i, head * shape->group + h, out, lse);
 }
 
 /* Task i of n takes its share of all cut rows. */
@@ -361,7 +422,8 @@ static void merge_task(void *context, int64_t task) {
   for (int64_t row = first; row < end; row++) {
     const int64_t pair = row / group;
     const spl_merge_run *m = find_merge(run->plan, pair);
-    merge_head(run, m, m->head + pair - m->pairs_before, row % group);
+    const int64_t in_run = pair - m->pairs_before, n_rows = run->plan->blocks[m->block].n_rows;
+    merge_head(run, m, m->head + in_run / n_rows, in_run % n_rows, row % group);
   }
 }
 
@@ -413,6 +475,10 @@ static splitkv_status check_unused(const splitkv_plan *plan, const splitkv_tenso
   const uint32_t flags = plan->shape.problem.flags;
   const bool sinks = t->sinks != NULL && !(flags & SPLITKV_FLAG_SINKS);
   const bool slopes = t->alibi_slopes != NULL && !(flags & SPLITKV_FLAG_ALIBI);
+  if (t->tree_mask != NULL && plan->shape.problem.tree_tokens == 0) {
+    return spl_fail(error, SPLITKV_ERROR_TENSOR_UNUSED, "tensors.tree_mask", 0,
+                    "is given, but problem.tree_tokens is 0");
+  }
   if (!sinks && !slopes) return SPLITKV_OK;
   return spl_fail(
       error, SPLITKV_ERROR_TENSOR_UNUSED, sinks ? "tensors.sinks" : "tensors.alibi_slopes", 0,
@@ -422,7 +488,7 @@ static splitkv_status check_unused(const splitkv_plan *plan, const splitkv_tenso
 static splitkv_status check_tensors(const splitkv_plan *plan, const splitkv_tensors *t,
                                     splitkv_error *error) {
   const spl_shape *shape = &plan->shape;
-  const bool rows = plan->n_requests > 0, attended = plan->n_attended > 0;
+  const bool rows = plan->n_rows > 0, attended = plan->n_attended > 0;
   const bool csr = shape->problem.table_format == SPLITKV_TABLE_CSR;
   const bool sinks = rows && (shape->problem.flags & SPLITKV_FLAG_SINKS) != 0;
   const bool slopes = attended && (shape->problem.flags & SPLITKV_FLAG_ALIBI) != 0;
@@ -442,6 +508,8 @@ static splitkv_status check_tensors(const splitkv_plan *plan, const splitkv_tens
       {"tensors.lse", t->lse, false, (int64_t)sizeof(float)},
       {"tensors.sinks", t->sinks, sinks, (int64_t)sizeof(float)},
       {"tensors.alibi_slopes", t->alibi_slopes, slopes, (int64_t)sizeof(float)},
+      {"tensors.tree_mask", t->tree_mask, attended && shape->problem.tree_tokens > 0,
+       (int64_t)sizeof(uint64_t)},
   };
   for (size_t i = 0; i < sizeof pointers / sizeof pointers[0]; i++) {
     const splitkv_status status = spl_check_pointer(error, pointers[i].field, pointers[i].pointer,
@@ -464,7 +532,8 @@ static splitkv_status check_offsets(const splitkv_plan *plan, const splitkv_tens
                       "row %lld is [%lld, %lld) of %lld entries", (long long)r, (long long)first,
                       (long long)end, (long long)t->table_entries);
     }
-    const int64_t pages = spl_ceil_div(plan->kv_lens[r], p->page_size_tokens);
+    const bool has_rows = plan->q_offsets[r + 1] > plan->q_offsets[r];
+    const int64_t pages = has_rows ? spl_ceil_div(plan->kv_lens[r], p->page_size_tokens) : 0;
     if (end - first < pages) {
       return spl_fail(error, SPLITKV_ERROR_TABLE_SHORT, "tensors.table_offsets", end - first,
                       "row %lld has %lld pages, %lld tokens need %lld", (long long)r,
@@ -490,28 +559,41 @@ static bool any_bad_i64(const int64_t *ids, int64_t n, int64_t n_pages) {
   return bad != 0;
 }
 
+/* Pages of a request that its blocks attend to, from the first of them on. */
+static splitkv_status check_page_range(const splitkv_plan *plan, const splitkv_tensors *t,
+                                       int64_t r, int64_t first, int64_t end,
+                                       splitkv_error *error) {
+  const splitkv_problem *p = &plan->shape.problem;
+  const int64_t before = first / p->page_size_tokens; /* may be released */
+  const int64_t n = spl_ceil_div(end, p->page_size_tokens) - before;
+  const int64_t row = table_row(p, t, r) + before;
+  const bool bad = p->table_type == SPLITKV_I32
+                       ? any_bad_i32((const int32_t *)t->block_table + row, n, p->n_pages)
+                       : any_bad_i64((const int64_t *)t->block_table + row, n, p->n_pages);
+  if (!bad) return SPLITKV_OK;
+  int64_t i = 0, id = 0;
+  for (; i < n; i++) {
+    id = load_index(p->table_type, t->block_table, row + i);
+    if (id < 0 || id >= p->n_pages) break;
+  }
+  return spl_fail(error, SPLITKV_ERROR_PAGE_ID, "tensors.block_table", id,
+                  "page %lld of request %lld is %lld, the cache has pages 0..%lld",
+                  (long long)(before + i), (long long)r, (long long)id, (long long)p->n_pages - 1);
+}
+
 static splitkv_status check_page_ids(const splitkv_plan *plan, const splitkv_tensors *t,
                                      splitkv_error *error) {
-  const splitkv_problem *p = &plan->shape.problem;
-  if (p->flags & SPLITKV_FLAG_TRUST_TABLE) return SPLITKV_OK;
-  for (int64_t r = 0; r < plan->n_requests; r++) {
-    const int64_t before = spl_passed_over(plan, r) / p->page_size_tokens; /* may be released */
-    const int64_t n = spl_ceil_div(plan->kv_lens[r], p->page_size_tokens) - before;
-    if (n == 0) continue;
-    const int64_t row = table_row(p, t, r) + before;
-    const bool bad = p->table_type == SPLITKV_I32
-                         ? any_bad_i32((const int32_t *)t->block_table + row, n, p->n_pages)
-                         : any_bad_i64((const int64_t *)t->block_table + row, n, p->n_pages);
-    if (!bad) continue;
-    int64_t i = 0, id = 0;
-    for (; i < n; i++) {
-      id = load_index(p->table_type, t->block_table, row + i);
-      if (id < 0 || id >= p->n_pages) break;
+  if (plan->shape.problem.flags & SPLITKV_FLAG_TRUST_TABLE) return SPLITKV_OK;
+  for (int64_t b = 0; b < plan->n_blocks;) {
+    const int64_t r = plan->blocks[b].request;
+    int64_t first = INT64_MAX, end = 0;
+    for (; b < plan->n_blocks && plan->blocks[b].request == r; b++) {
+      if (spl_attended(plan, b) > 0) first = spl_min(first, plan->blocks[b].first);
+      end = spl_max(end, plan->blocks[b].end);
     }
-    return spl_fail(error, SPLITKV_ERROR_PAGE_ID, "tensors.block_table", id,
-                    "page %lld of request %lld is %lld, the cache has pages 0..%lld",
-                    (long long)(before + i), (long long)r, (long long)id,
-                    (long long)p->n_pages - 1);
+    if (end == 0) continue;
+    const splitkv_status status = check_page_range(plan, t, r, first, end, error);
+    if (status != SPLITKV_OK) return status;
   }
   return SPLITKV_OK;
 }

@@ -14,6 +14,7 @@ bool test_attends(const splitkv_problem *p, const test_row *row, int64_t token) 
   if (p->chunk_tokens > 0 &&
       floor_div(token, p->chunk_tokens) != floor_div(position, p->chunk_tokens))
     return false;
+  if (p->tree_tokens == 0 || row->words == NULL) return true;
   const int64_t bit = token - (row->kv_len - p->tree_tokens);
-  return p->tree_tokens == 0 || bit < 0 || (row->words[bit / 64] >> (bit % 64) & 1) != 0;
+  return bit < 0 || (row->words[bit / 64] >> (bit % 64) & 1) != 0;
 }

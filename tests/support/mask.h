@@ -13,7 +13,7 @@
 /* Query row `index` of a request's n_rows. */
 typedef struct test_row {
   int64_t kv_len, n_rows, index;
-  const uint64_t *words; /* its row of the tree mask; not read without one */
+  const uint64_t *words; /* its row of the tree mask; NULL: all rules but that one */
 } test_row;
 
 bool test_attends(const splitkv_problem *p, const test_row *row, int64_t token);
