@@ -131,12 +131,12 @@ static void check_data(const char *text) {
     n_unique += reached[page].end - reached[page].begin;
     for (int64_t token = 0; token < p->page_size_tokens; token++) {
       for (int64_t g = 0; g < p->n_heads_kv; g++) {
-        int64_t row = p->layout == SPLITKV_LAYOUT_HND
+        int64_t row = spec.layout == SPLITKV_LAYOUT_HND
                           ? (page * p->n_heads_kv + g) * p->page_size_tokens + token
                           : (page * p->page_size_tokens + token) * p->n_heads_kv + g;
         int is_hidden = token < reached[page].begin || token >= reached[page].end;
         CHECK(row_is_nan(&c, &c.k, row, p->head_dim) == is_hidden);
-        CHECK(row_is_nan(&c, &c.v, row, p->head_dim_v) == is_hidden);
+        CHECK(spec.mla || row_is_nan(&c, &c.v, row, p->head_dim_v) == is_hidden);
       }
     }
   }
@@ -314,6 +314,7 @@ int main(void) {
       "kv=5,0,77,90,80 q=1,3,2,70,9 hq=4 hkv=2 d=8 page=5 tree=66 causal table=shuffled",
       "kv=300,5,64,80 q=64,4,64,70 hq=2 hkv=1 d=8 page=16 tree=64 causal window=20",
       "b=5 kv=100 q=6 hq=2 hkv=1 d=8 page=16 tree=9 causal chunk=98",
+      "b=5 kv=0..50 q=6 hq=2 hkv=2 d=8 dv=5 mla page=16 layout=hnd table=shuffled",
   };
   static const char *const runs[] = {
       "kv=5,0,17 hq=4 hkv=2 d=16 page=4 split=size:4 dtype=f32",
@@ -323,6 +324,9 @@ int main(void) {
       "kv=300,1 hq=6 hkv=2 d=20 dv=12 page=16 dtype=bf16 arithmetic=bf16 split=size:64",
       "kv=300,0,9 hq=4 hkv=2 d=16 page=16 window=150 softcap=20 sinks alibi split=size:64",
       "kv=300,0,9 hq=4 hkv=2 d=16 page=16 window=33 sinks dtype=bf16 arithmetic=bf16",
+      "kv=300,0,9,40 q=3,2,0,7 hq=4 hkv=2 d=16 page=16 causal table=shuffled",
+      "kv=300,0,9,40 q=3,2,12,7 hq=4 hkv=2 d=16 page=16 window=5 window_right=4 split=size:64",
+      "kv=300,70 q=8,70 hq=4 hkv=1 d=16 dv=9 page=16 causal tree=65 chunk=90 mla dtype=f32",
   };
   for (size_t i = 0; i < sizeof data / sizeof data[0]; i++) {
     check_data(data[i]);

@@ -108,6 +108,26 @@ static int describe_cache(tool_case *c, int64_t widest, const char *name) {
   return TOOL_OK;
 }
 
+/* V is the first channels of K: both have K's strides. */
+static void alias_v(splitkv_problem *p) {
+  int64_t token = p->head_dim, head = p->head_dim;
+  if (p->layout == SPLITKV_LAYOUT_HND) {
+    head *= p->page_size_tokens;
+  } else {
+    token *= p->n_heads_kv;
+  }
+  p->k_stride_page = p->v_stride_page = p->page_size_tokens * p->n_heads_kv * p->head_dim;
+  p->k_stride_token = p->v_stride_token = token;
+  p->k_stride_head = p->v_stride_head = head;
+  p->layout = SPLITKV_LAYOUT_STRIDES;
+}
+
+int64_t case_kv_row(const tool_case *c, int64_t page, int64_t token, int64_t head) {
+  int64_t n_tokens = c->problem.page_size_tokens, n_heads = c->problem.n_heads_kv;
+  return c->spec->layout == SPLITKV_LAYOUT_HND ? (page * n_heads + head) * n_tokens + token
+                                               : (page * n_tokens + token) * n_heads + head;
+}
+
 static int describe(tool_case *c, const char *name) {
   const problem_spec *s = c->spec;
   int64_t widest = 0;
@@ -146,6 +166,9 @@ static int describe(tool_case *c, const char *name) {
   p->window_right_tokens = s->window_right;
   p->chunk_tokens = s->chunk;
   p->tree_tokens = s->tree;
+  if (s->mla) {
+    alias_v(p);
+  }
   return describe_cache(c, widest, name);
 }
 
@@ -296,6 +319,11 @@ static size_t cache_bytes(const tool_case *c, int64_t channels) {
   return product(n, 4, ref_dtype_size(p->dtype_kv));
 }
 
+/* Of V's own memory. */
+static size_t v_bytes(const tool_case *c) {
+  return c->spec->mla ? 0 : cache_bytes(c, c->problem.head_dim_v);
+}
+
 static size_t row_bytes(const tool_case *c, int64_t channels, size_t element_bytes) {
   int64_t n[] = {c->n_rows, c->problem.n_heads_q, channels};
   return product(n, 3, element_bytes);
@@ -316,7 +344,7 @@ size_t case_memory_bytes(const tool_case *c) {
   const splitkv_problem *p = &c->problem;
   int64_t pages[] = {p->n_pages};
   size_t parts[] = {cache_bytes(c, p->head_dim),
-                    cache_bytes(c, p->head_dim_v),
+                    v_bytes(c),
                     row_bytes(c, p->head_dim, ref_dtype_size(p->dtype_q)),
                     row_bytes(c, p->head_dim_v, ref_dtype_size(p->dtype_out)),
                     row_bytes(c, 1, sizeof(float)),
@@ -333,8 +361,9 @@ size_t case_memory_bytes(const tool_case *c) {
 
 double case_kv_bytes(const tool_case *c) {
   const splitkv_problem *p = &c->problem;
-  double channels = (double)(p->head_dim + p->head_dim_v) * (double)p->n_heads_kv;
-  return (double)c->n_unique_tokens * channels * (double)ref_dtype_size(p->dtype_kv);
+  double channels = (double)(p->head_dim + (c->spec->mla ? 0 : p->head_dim_v));
+  return (double)(c->n_unique_tokens * p->n_heads_kv) * channels *
+         (double)ref_dtype_size(p->dtype_kv);
 }
 
 double case_multiply_adds(const tool_case *c) {
@@ -477,7 +506,7 @@ static int allocate_tensors(tool_case *c) {
   const splitkv_problem *p = &c->problem;
   c->q = zoned_allocate(row_bytes(c, p->head_dim, ref_dtype_size(p->dtype_q)));
   c->k = zoned_allocate(cache_bytes(c, p->head_dim));
-  c->v = zoned_allocate(cache_bytes(c, p->head_dim_v));
+  c->v = zoned_allocate(v_bytes(c));
   c->out = zoned_allocate(row_bytes(c, p->head_dim_v, ref_dtype_size(p->dtype_out)));
   c->lse = zoned_allocate(row_bytes(c, 1, sizeof(float)));
   c->workspace = zoned_allocate(c->info.workspace_bytes);
@@ -528,7 +557,7 @@ int case_build(tool_case *c, const char *name, const splitkv_pool *pool) {
   }
   c->tensors.q = c->q.data;
   c->tensors.k = c->k.data;
-  c->tensors.v = c->v.data;
+  c->tensors.v = c->spec->mla ? c->k.data : c->v.data;
   c->tensors.block_table = c->block_table;
   c->tensors.table_offsets = c->table_offsets;
   c->tensors.out = c->out.data;

@@ -45,7 +45,7 @@ typedef struct tool_case {
   uint64_t *tree_mask;     /* [n_rows, tree / 64 rounded up], where the problem has one */
   float *sinks, *slopes;   /* [hq], where the problem has them */
   void *block_table, *table_offsets;
-  zoned q, k, v, out, lse, workspace;
+  zoned q, k, v, out, lse, workspace; /* with mla, v is empty */
   splitkv_tensors tensors;
 } tool_case;
 
@@ -74,6 +74,9 @@ int case_prepare(tool_case *c, const problem_spec *spec, const char *name,
 /* The library's message as an error line, after the word of the grammar that it is about. Returns
  * the exit status. */
 int case_library_error(const char *name, splitkv_status status, const splitkv_error *error);
+
+/* Which row of the K and V caches a token of a page and a KV head is. */
+int64_t case_kv_row(const tool_case *c, int64_t page, int64_t token, int64_t head);
 
 /* Bytes that case_build takes; SIZE_MAX when that is no number. */
 size_t case_memory_bytes(const tool_case *c);

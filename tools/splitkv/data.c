@@ -146,9 +146,7 @@ static void fill_row(const filler *f, uint64_t which, int64_t page, int64_t toke
   const splitkv_problem *p = &f->c->problem;
   int64_t channels = which == ROW_K ? p->head_dim : p->head_dim_v;
   const zoned *cache = which == ROW_K ? &f->c->k : &f->c->v;
-  int64_t row = p->layout == SPLITKV_LAYOUT_HND
-                    ? (page * p->n_heads_kv + head) * p->page_size_tokens + token
-                    : (page * p->page_size_tokens + token) * p->n_heads_kv + head;
+  int64_t row = case_kv_row(f->c, page, token, head);
   /* Data does not depend on the layout. */
   int64_t number = (page * p->page_size_tokens + token) * p->n_heads_kv + head;
   size_t bytes = (size_t)channels * f->element_bytes;
@@ -169,7 +167,9 @@ static void fill_pages(void *context, int64_t first, int64_t end) {
     for (int64_t token = 0; token < p->page_size_tokens; token++) {
       for (int64_t head = 0; head < p->n_heads_kv; head++) {
         fill_row(f, ROW_K, page, token, head);
-        fill_row(f, ROW_V, page, token, head);
+        if (!f->c->spec->mla) {
+          fill_row(f, ROW_V, page, token, head);
+        }
       }
     }
   }

@@ -165,6 +165,41 @@ static const suite_case variants[] = {
      SUITE_CHECK},
 };
 
+/* Each model in decode, a prefill chunk, decode beside a chunk, and the verification of a tree of
+ * drafts. Contexts are longer than windows, and chunks of a prefill lie across a border of the
+ * model's own chunks. */
+#define MODEL(label, name, kv, q)                                                                  \
+  {label "-decode", "model=" name " kv=" kv ",300 page=16 table=shuffled", SUITE_BOTH},            \
+      {label "-prefill", "model=" name " kv=" kv " q=" q " page=64", SUITE_BOTH},                  \
+      {label "-mixed", "model=" name " kv=700," kv ",1,65 q=1," q ",1,1 table=shuffled",           \
+       SUITE_BOTH},                                                                                \
+  {                                                                                                \
+    label "-tree", "model=" name " kv=300," kv " q=8 tree=8 page=32 table=shuffled", SUITE_BOTH    \
+  }
+static const suite_case models[] = {
+    MODEL("qwen3-0.6b", "qwen3-0.6b", "1300", "24"),
+    MODEL("qwen3-1.7b", "qwen3-1.7b", "1000", "24"),
+    MODEL("qwen3-4b", "qwen3-4b", "1000", "16"),
+    MODEL("qwen3-8b", "qwen3-8b", "1000", "16"),
+    MODEL("qwen3-14b", "qwen3-14b", "1000", "12"),
+    MODEL("qwen3-32b", "qwen3-32b", "1000", "9"),
+    MODEL("llama-3.1-8b", "llama-3.1-8b", "1300", "12"),
+    MODEL("llama-3.1-70b", "llama-3.1-70b", "1000", "9"),
+    MODEL("mistral-7b", "mistral-7b", "4300", "4"),
+    MODEL("phi-3", "phi-3", "2200", "7"),
+    MODEL("bloom-7b", "bloom-7b", "1000", "12"),
+    MODEL("deepseek-v3", "deepseek-v3", "500", "4"),
+    MODEL("gemma-2-9b-global", "gemma-2-9b/global", "1000", "16"),
+    MODEL("gemma-2-9b-local", "gemma-2-9b/local", "4300", "4"),
+    MODEL("gemma-3-27b-global", "gemma-3-27b/global", "1000", "16"),
+    MODEL("gemma-3-27b-local", "gemma-3-27b/local", "1300", "16"),
+    MODEL("gpt-oss-20b-global", "gpt-oss-20b/global", "1000", "12"),
+    MODEL("gpt-oss-20b-local", "gpt-oss-20b/local", "300", "48"),
+    MODEL("llama-4-scout-global", "llama-4-scout/global", "1000", "12"),
+    MODEL("llama-4-scout-local", "llama-4-scout/local", "8195", "6"),
+};
+#undef MODEL
+
 /* What the Ascend kernel was never tested on: ragged lengths, empty requests, partial pages, tables
  * that are not the identity, pages other than 128, channels other than 128, cores other than 24,
  * splits beside a tail, bf16. A case has a rule where the other one plans the same. */
@@ -229,6 +264,7 @@ const suite suites[] = {
     SUITE("odd", odd, "groups 1 to 128, d and dv 1 to 576, pages 1 to 20000"),
     SUITE("long", long_context, "up to 1 M tokens"),
     SUITE("variants", variants, "sliding windows, soft-cap, sinks and ALiBi"),
+    SUITE("models", models, "models in decode, prefill, both, and trees of drafts"),
     SUITE("ascend", ascend,
           "for 'splitkv ascend': what the pull request's kernel was never run on"),
 };
