@@ -135,8 +135,8 @@ static void check_data(const char *text) {
                           ? (page * p->n_heads_kv + g) * p->page_size_tokens + token
                           : (page * p->page_size_tokens + token) * p->n_heads_kv + g;
         int is_hidden = token < reached[page].begin || token >= reached[page].end;
-        CHECK(row_is_nan(&c, &c.k, row, p->head_dim) == is_hidden);
-        CHECK(spec.mla || row_is_nan(&c, &c.v, row, p->head_dim_v) == is_hidden);
+        CHECK(row_is_nan(&c, &c.kv[KV_K], row, p->head_dim) == is_hidden);
+        CHECK(spec.mla || row_is_nan(&c, &c.kv[KV_V], row, p->head_dim_v) == is_hidden);
       }
     }
   }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "case.h"
 
+#include "codes.h"
 #include "data.h"
 #include "machine.h"
 #include "rows.h"
@@ -162,10 +163,13 @@ static int describe(tool_case *c, const char *name) {
   p->window_tokens = s->window;
   p->logit_softcap = (float)s->softcap;
   p->flags = (s->sinks ? SPLITKV_FLAG_SINKS : 0) | (s->alibi ? SPLITKV_FLAG_ALIBI : 0) |
-             (s->causal ? SPLITKV_FLAG_CAUSAL : 0);
+             (s->causal ? SPLITKV_FLAG_CAUSAL : 0) | (s->zeros ? SPLITKV_FLAG_ZERO_POINTS : 0);
   p->window_right_tokens = s->window_right;
   p->chunk_tokens = s->chunk;
   p->tree_tokens = s->tree;
+  p->k_scale_mode = (splitkv_scale_mode)s->k_scales;
+  p->v_scale_mode = (splitkv_scale_mode)s->v_scales;
+  p->dtype_scales = (splitkv_dtype)s->scales_dtype;
   if (s->mla) {
     alias_v(p);
   }
@@ -313,15 +317,34 @@ static size_t sum(size_t a, size_t b) {
   return a > SIZE_MAX - b ? SIZE_MAX : a + b;
 }
 
-static size_t cache_bytes(const tool_case *c, int64_t channels) {
+/* Rows of channels that a cache holds. */
+static size_t cache_rows(const tool_case *c) {
   const splitkv_problem *p = &c->problem;
-  int64_t n[] = {p->n_pages, p->page_size_tokens, p->n_heads_kv, channels};
-  return product(n, 4, ref_dtype_size(p->dtype_kv));
+  int64_t n[] = {p->n_pages, p->page_size_tokens, p->n_heads_kv};
+  return product(n, 3, 1);
 }
 
-/* Of V's own memory. */
-static size_t v_bytes(const tool_case *c) {
-  return c->spec->mla ? 0 : cache_bytes(c, c->problem.head_dim_v);
+/* Bytes of a part of a cache with so many rows; SIZE_MAX when that is no number. */
+static size_t part_bytes(const tool_case *c, kv_part part, size_t rows) {
+  const splitkv_problem *p = &c->problem;
+  int is_k = part == KV_K || part == KV_K_SCALES || part == KV_K_ZEROS;
+  int64_t channels = is_k ? p->head_dim : p->head_dim_v;
+  if (rows > (size_t)INT64_MAX / SPLITKV_MAX_HEAD_DIM / sizeof(float)) {
+    return SIZE_MAX;
+  }
+  if (part == KV_K || part == KV_V) {
+    return part == KV_V && c->spec->mla ? 0 : codes_bytes(p->dtype_kv, (int64_t)rows * channels);
+  }
+  splitkv_scale_mode mode = is_k ? p->k_scale_mode : p->v_scale_mode;
+  int64_t n = codes_n_scales(c, mode, channels);
+  if (codes_is_per_token(mode)) { /* of as many rows */
+    n = cache_rows(c) > 0 ? n / (int64_t)cache_rows(c) * (int64_t)rows : 0;
+  }
+  size_t element_bytes = part == KV_K_SCALES || part == KV_V_SCALES
+                             ? ref_dtype_size(p->dtype_scales)
+                         : c->spec->zeros ? 1
+                                          : 0;
+  return (size_t)n * element_bytes;
 }
 
 static size_t row_bytes(const tool_case *c, int64_t channels, size_t element_bytes) {
@@ -343,9 +366,7 @@ static size_t table_bytes(const tool_case *c) {
 size_t case_memory_bytes(const tool_case *c) {
   const splitkv_problem *p = &c->problem;
   int64_t pages[] = {p->n_pages};
-  size_t parts[] = {cache_bytes(c, p->head_dim),
-                    v_bytes(c),
-                    row_bytes(c, p->head_dim, ref_dtype_size(p->dtype_q)),
+  size_t parts[] = {row_bytes(c, p->head_dim, ref_dtype_size(p->dtype_q)),
                     row_bytes(c, p->head_dim_v, ref_dtype_size(p->dtype_out)),
                     row_bytes(c, 1, sizeof(float)),
                     table_bytes(c),
@@ -356,14 +377,24 @@ size_t case_memory_bytes(const tool_case *c) {
   for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
     total = sum(total, parts[i]);
   }
+  for (int part = 0; part < N_KV_PARTS; part++) {
+    total = sum(total, part_bytes(c, (kv_part)part, cache_rows(c)));
+  }
   return total;
 }
 
+size_t case_read_bytes(const tool_case *c, kv_part part) {
+  return c->n_unique_tokens > 0
+             ? part_bytes(c, part, (size_t)(c->n_unique_tokens * c->problem.n_heads_kv))
+             : 0;
+}
+
 double case_kv_bytes(const tool_case *c) {
-  const splitkv_problem *p = &c->problem;
-  double channels = (double)(p->head_dim + (c->spec->mla ? 0 : p->head_dim_v));
-  return (double)(c->n_unique_tokens * p->n_heads_kv) * channels *
-         (double)ref_dtype_size(p->dtype_kv);
+  double bytes = 0;
+  for (int part = 0; part < N_KV_PARTS; part++) {
+    bytes += (double)case_read_bytes(c, (kv_part)part);
+  }
+  return bytes;
 }
 
 double case_multiply_adds(const tool_case *c) {
@@ -505,14 +536,33 @@ static int build_table(tool_case *c) {
 static int allocate_tensors(tool_case *c) {
   const splitkv_problem *p = &c->problem;
   c->q = zoned_allocate(row_bytes(c, p->head_dim, ref_dtype_size(p->dtype_q)));
-  c->k = zoned_allocate(cache_bytes(c, p->head_dim));
-  c->v = zoned_allocate(v_bytes(c));
   c->out = zoned_allocate(row_bytes(c, p->head_dim_v, ref_dtype_size(p->dtype_out)));
   c->lse = zoned_allocate(row_bytes(c, 1, sizeof(float)));
   c->workspace = zoned_allocate(c->info.workspace_bytes);
-  return c->q.data && c->k.data && c->v.data && c->out.data && c->lse.data && c->workspace.data
-             ? 0
-             : -1;
+  int failed = !c->q.data || !c->out.data || !c->lse.data || !c->workspace.data;
+  for (int part = 0; part < N_KV_PARTS && !failed; part++) {
+    c->kv[part] = zoned_allocate(part_bytes(c, (kv_part)part, cache_rows(c)));
+    failed = !c->kv[part].data;
+  }
+  return failed ? -1 : 0;
+}
+
+void case_use_kv(tool_case *c, void *const parts[N_KV_PARTS]) {
+  splitkv_tensors *t = &c->tensors;
+  t->k = parts[KV_K];
+  t->v = c->spec->mla ? parts[KV_K] : parts[KV_V];
+  t->k_scales = c->spec->k_scales ? parts[KV_K_SCALES] : NULL;
+  t->v_scales = c->spec->v_scales ? parts[KV_V_SCALES] : NULL;
+  t->k_zeros = c->spec->zeros ? parts[KV_K_ZEROS] : NULL;
+  t->v_zeros = c->spec->zeros ? parts[KV_V_ZEROS] : NULL;
+}
+
+void case_use_own_kv(tool_case *c) {
+  void *parts[N_KV_PARTS];
+  for (int part = 0; part < N_KV_PARTS; part++) {
+    parts[part] = c->kv[part].data;
+  }
+  case_use_kv(c, parts);
 }
 
 /* Numbers of the query heads. Returns 0, or -1 when memory is short. */
@@ -556,8 +606,7 @@ int case_build(tool_case *c, const char *name, const splitkv_pool *pool) {
     return fail_memory(c, name);
   }
   c->tensors.q = c->q.data;
-  c->tensors.k = c->k.data;
-  c->tensors.v = c->spec->mla ? c->k.data : c->v.data;
+  case_use_own_kv(c);
   c->tensors.block_table = c->block_table;
   c->tensors.table_offsets = c->table_offsets;
   c->tensors.out = c->out.data;
@@ -601,9 +650,12 @@ splitkv_status case_run(tool_case *c, const splitkv_pool *pool, splitkv_error *e
 }
 
 void case_free(tool_case *c) {
-  zoned *const buffers[] = {&c->q, &c->k, &c->v, &c->out, &c->lse, &c->workspace};
+  zoned *const buffers[] = {&c->q, &c->out, &c->lse, &c->workspace};
   for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++) {
     zoned_free(buffers[i]);
+  }
+  for (int part = 0; part < N_KV_PARTS; part++) {
+    zoned_free(&c->kv[part]);
   }
   free(c->kv_lens);
   free(c->kv_lens32);

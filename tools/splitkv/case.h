@@ -18,6 +18,17 @@ typedef struct zoned {
   size_t size_bytes;
 } zoned;
 
+/* The parts of a cache. Scales are there with codes, zero points where the problem has them. */
+typedef enum kv_part {
+  KV_K,
+  KV_V, /* empty with mla */
+  KV_K_SCALES,
+  KV_V_SCALES,
+  KV_K_ZEROS,
+  KV_V_ZEROS,
+  N_KV_PARTS
+} kv_part;
+
 /* Everything is zero before and owned after. */
 typedef struct tool_case {
   const problem_spec *spec; /* the caller's, complete */
@@ -45,7 +56,8 @@ typedef struct tool_case {
   uint64_t *tree_mask;     /* [n_rows, tree / 64 rounded up], where the problem has one */
   float *sinks, *slopes;   /* [hq], where the problem has them */
   void *block_table, *table_offsets;
-  zoned q, k, v, out, lse, workspace; /* with mla, v is empty */
+  zoned q, out, lse, workspace;
+  zoned kv[N_KV_PARTS];
   splitkv_tensors tensors;
 } tool_case;
 
@@ -88,7 +100,13 @@ const char *case_find_overrun(const tool_case *c);
 
 splitkv_status case_run(tool_case *c, const splitkv_pool *pool, splitkv_error *error);
 
-/* Bytes of K and V that the run has to read at least once, and its multiply-adds. */
+/* Lets the tensors be these parts of a cache: the case's own, or a copy. */
+void case_use_kv(tool_case *c, void *const parts[N_KV_PARTS]);
+void case_use_own_kv(tool_case *c);
+
+/* Bytes of a part of the cache, and of all of them, that the run has to read at least once, and its
+ * multiply-adds. */
+size_t case_read_bytes(const tool_case *c, kv_part part);
 double case_kv_bytes(const tool_case *c);
 double case_multiply_adds(const tool_case *c);
 
