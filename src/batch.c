@@ -41,8 +41,39 @@ splitkv_status spl_import_batch(const splitkv_batch *batch, splitkv_batch *full,
   status = check_index_array("batch.kv_lens", "batch.kv_lens_type", full->kv_lens,
                              full->kv_lens_type, full->n_requests > 0, error);
   if (status != SPLITKV_OK) return status;
-  return check_index_array("batch.q_offsets", "batch.q_offsets_type", full->q_offsets,
-                           full->q_offsets_type, false, error);
+  status = check_index_array("batch.q_offsets", "batch.q_offsets_type", full->q_offsets,
+                             full->q_offsets_type, false, error);
+  if (status != SPLITKV_OK) return status;
+  if (full->n_prefixes < 0) {
+    return spl_fail(error, SPLITKV_ERROR_PREFIX, "batch.n_prefixes", full->n_prefixes,
+                    "%lld is negative", (long long)full->n_prefixes);
+  }
+  return spl_check_pointer(error, "batch.prefixes", full->prefixes, full->n_prefixes > 0,
+                           (int64_t)sizeof(int64_t));
+}
+
+splitkv_status spl_check_prefixes(const splitkv_batch *batch, splitkv_error *error) {
+  int64_t free = 0; /* requests from here on have had none */
+  for (int64_t i = 0; i < batch->n_prefixes; i++) {
+    const splitkv_prefix *x = &batch->prefixes[i];
+    char field[48];
+    (void)snprintf(field, sizeof field, "batch.prefixes[%lld]", (long long)i);
+    if (x->first_request < free || x->n_requests < 1 ||
+        x->n_requests > batch->n_requests - x->first_request) {
+      return spl_fail(error, SPLITKV_ERROR_PREFIX, field, x->first_request,
+                      "%lld requests from %lld on are not requests %lld..%lld, each once",
+                      (long long)x->n_requests, (long long)x->first_request, (long long)free,
+                      (long long)batch->n_requests - 1);
+    }
+    free = x->first_request + x->n_requests;
+    for (int64_t r = x->first_request; r < free; r++) {
+      if (x->n_tokens >= 0 && x->n_tokens <= spl_kv_len(batch, r)) continue;
+      return spl_fail(error, SPLITKV_ERROR_PREFIX, field, x->n_tokens,
+                      "%lld tokens are not 0..%lld, the length of request %lld",
+                      (long long)x->n_tokens, (long long)spl_kv_len(batch, r), (long long)r);
+    }
+  }
+  return SPLITKV_OK;
 }
 
 splitkv_status spl_check_q_offsets(const splitkv_batch *batch, splitkv_error *error) {

@@ -25,8 +25,10 @@ static inline int64_t spl_q_offset(const splitkv_batch *batch, int64_t r) {
                                               : ((const int64_t *)batch->q_offsets)[r];
 }
 
-/* Refuses offsets that do not begin at 0 or do not ascend. */
+/* Refuses offsets that do not begin at 0 or do not ascend, and prefixes out of range or order. The
+ * lengths have been checked. */
 splitkv_status spl_check_q_offsets(const splitkv_batch *batch, splitkv_error *error);
+splitkv_status spl_check_prefixes(const splitkv_batch *batch, splitkv_error *error);
 
 /* Tokens that a row of the block table has pages for; INT64_MAX for tables without rows. */
 int64_t spl_table_row_tokens(const splitkv_problem *problem);

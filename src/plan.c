@@ -23,6 +23,7 @@
 typedef struct measure {
   int64_t total_cost, total_tokens, longest_piece;
   int64_t n_rows, n_blocks, max_block_rows;
+  int64_t max_cut_rows; /* of blocks that AUTO may cut */
   int64_t n_slots;      /* where the rule cuts; for AUTO the most that n_workers can make */
   int64_t n_merge_runs; /* most */
   int64_t max_bundle;   /* KV heads that a task walks side by side */
@@ -72,50 +73,55 @@ static splitkv_status check_rows(const splitkv_batch *batch, const spl_shape *sh
 }
 
 /* Adds one block; false where a size does not fit. */
-static bool add_block(const spl_shape *shape, const spl_block *block, measure *m, int64_t *n_cut) {
-  const splitkv_problem *p = &shape->problem;
-  const int64_t length = block->end - block->first, n = spl_n_pieces(p, length);
+static bool add_block(const spl_shape *shape, const splitkv_problem *rule, const spl_block *block,
+                      measure *m) {
+  const int64_t length = block->end - block->first, n = spl_n_pieces(rule, length);
   int64_t cost = 0;
-  if (!spl_block_cost(p, length, spl_block_weight(shape, block->n_rows), &cost) ||
+  if (!spl_block_cost(rule, length, spl_block_weight(shape, block->n_rows), &cost) ||
       !spl_add(m->total_cost, cost, &m->total_cost) ||
       !spl_add(m->total_tokens, length, &m->total_tokens)) {
     return false;
   }
-  if (n > 1) {
+  if (n > 1 || block->is_shared) {
     int64_t slots = 0;
-    if (!spl_mul(n, block->n_rows, &slots) || !spl_mul_add(slots, p->n_heads_kv, &m->n_slots))
+    if (!spl_mul(n, block->n_rows, &slots) ||
+        !spl_mul_add(slots, shape->problem.n_heads_kv, &m->n_slots)) {
       return false;
-    ++*n_cut;
+    }
+    m->n_merge_runs += !block->is_prefix;
   }
-  m->longest_piece = spl_max(m->longest_piece, spl_longest_piece(p, length));
+  const int64_t longest = spl_longest_piece(rule, length);
+  m->longest_piece = spl_max(m->longest_piece, longest);
+  if (!block->is_shared && longest >= 2 * SPL_CUT_TOKENS)
+    m->max_cut_rows = spl_max(m->max_cut_rows, block->n_rows);
   m->max_block_rows = spl_max(m->max_block_rows, block->n_rows);
   m->n_blocks++;
   return true;
 }
 
+static splitkv_status check_lengths(const spl_shape *shape, const splitkv_batch *batch,
+                                    splitkv_error *error) {
+  const int64_t row_tokens = spl_table_row_tokens(&shape->problem);
+  for (int64_t r = 0; r < batch->n_requests; r++) {
+    const int64_t kv_len = spl_kv_len(batch, r);
+    if (kv_len < 0 || kv_len > row_tokens) return spl_fail_kv_len(error, r, kv_len, row_tokens);
+  }
+  return spl_check_prefixes(batch, error);
+}
+
 static splitkv_status measure_batch(const spl_shape *shape, const splitkv_batch *batch, measure *m,
                                     splitkv_error *error) {
-  const splitkv_problem *p = &shape->problem;
-  const int64_t row_tokens = spl_table_row_tokens(p), most_rows = spl_block_rows(p);
   *m = (measure){.n_rows = spl_q_offset(batch, batch->n_requests)};
-  int64_t n_cut = 0;
-  for (int64_t r = 0; r < batch->n_requests; r++) {
-    const int64_t kv_len = spl_kv_len(batch, r), row = spl_q_offset(batch, r);
-    const int64_t n = spl_q_offset(batch, r + 1) - row;
-    if (kv_len < 0 || kv_len > row_tokens) {
-      return spl_fail_kv_len(error, r, kv_len, row_tokens);
-    }
-    for (int64_t i = 0; i < n; i += most_rows) {
-      spl_block block = {r, row + i, spl_min(n - i, most_rows), 0, 0};
-      spl_measure_block(p, kv_len, n, i, &block);
-      if (!add_block(shape, &block, m, &n_cut))
-        return fail_overflow(error, "batch.kv_lens", kv_len);
-    }
+  spl_block_walk walk = spl_begin_blocks(&shape->problem, batch);
+  spl_block block;
+  while (spl_next_block(&walk, &block)) {
+    const splitkv_problem *rule = block.is_shared ? &walk.shared : &shape->problem;
+    if (add_block(shape, rule, &block, m)) continue;
+    return fail_overflow(error, "batch.kv_lens", block.end);
   }
-  m->n_merge_runs = n_cut;
-  if (p->split_policy == SPLITKV_SPLIT_AUTO && m->longest_piece >= 2 * SPL_CUT_TOKENS) {
-    m->n_slots = 2 * (batch->n_workers - 1) * m->max_block_rows;
-    m->n_merge_runs = batch->n_workers - 1;
+  if (shape->problem.split_policy == SPLITKV_SPLIT_AUTO && m->max_cut_rows > 0) {
+    m->n_slots += 2 * (batch->n_workers - 1) * m->max_cut_rows;
+    m->n_merge_runs += batch->n_workers - 1;
   }
   return SPLITKV_OK;
 }
@@ -229,39 +235,45 @@ static bool same_place(const spl_place *a, const spl_place *b) {
 static void add_task(splitkv_plan *plan, const spl_place *cut, int64_t slots_before_block) {
   if (same_place(&plan->tasks[plan->n_tasks - 1].start, cut)) return;
   if (cut->block >= plan->n_blocks) return;
-  const splitkv_problem *p = &plan->shape.problem;
-  const int64_t n_rows = plan->blocks[cut->block].n_rows;
+  const splitkv_problem *p = spl_rule(plan, cut->block);
+  const spl_block *block = &plan->blocks[cut->block];
+  const int64_t n_rows = block->n_rows;
   int64_t slot = 0;
   if (p->split_policy == SPLITKV_SPLIT_AUTO) {
     if (cut->token > 0) split_item(plan, cut);
     slot = plan->n_slots - (cut->token > 0) * n_rows;
   } else {
-    slot = slots_before_block +
-           n_rows * spl_cut_pieces_before(p, spl_attended(plan, cut->block), cut->head, cut->token);
+    slot =
+        slots_before_block + n_rows * spl_slotted_before(p, spl_attended(plan, cut->block),
+                                                         block->is_shared, cut->head, cut->token);
   }
   plan->tasks[plan->n_tasks++] = (spl_task){.start = *cut, .slot = slot};
 }
 
+/* Slots of a block that the rule cuts, and what is merged of them. */
+static void add_slots(splitkv_plan *plan, int64_t b, int64_t pieces) {
+  spl_block *block = &plan->blocks[b];
+  const int64_t n_heads = plan->shape.problem.n_heads_kv;
+  block->slot = plan->n_slots;
+  if (!block->is_prefix) add_merge(plan, b, 0, n_heads, plan->n_slots, pieces);
+  plan->n_slots += pieces * n_heads * block->n_rows;
+}
+
 /* Cuts the line into tasks of equal cost. */
 static void cut_line(splitkv_plan *plan, int64_t total_cost) {
-  const splitkv_problem *p = &plan->shape.problem;
-  const bool by_rule = p->split_policy != SPLITKV_SPLIT_AUTO;
   const int64_t n = spl_n_tasks(&plan->shape, total_cost, plan->n_workers);
   plan->tasks[0] = (spl_task){.start = {0, 0, 0}};
   plan->n_tasks = plan->n_blocks > 0 ? 1 : 0;
   const int64_t each = total_cost / n, rest = total_cost % n;
   int64_t before = 0, next = 1;
   for (int64_t b = 0; b < plan->n_blocks; b++) {
-    const int64_t length = spl_attended(plan, b), n_rows = plan->blocks[b].n_rows;
-    const int64_t slots = by_rule ? plan->n_slots : 0,
-                  weight = spl_block_weight(&plan->shape, n_rows);
+    const splitkv_problem *p = spl_rule(plan, b);
+    const int64_t length = spl_attended(plan, b), slots = plan->n_slots;
+    const int64_t weight = spl_block_weight(&plan->shape, plan->blocks[b].n_rows);
     int64_t cost = 0;
     (void)spl_block_cost(p, length, weight, &cost); /* measured before */
     const int64_t pieces = spl_n_pieces(p, length);
-    if (pieces > 1) {
-      add_merge(plan, b, 0, p->n_heads_kv, plan->n_slots, pieces);
-      plan->n_slots += pieces * p->n_heads_kv * n_rows;
-    }
+    if (pieces > 1 || plan->blocks[b].is_shared) add_slots(plan, b, pieces);
     for (; next < n; next++) {
       const int64_t target = each * next + rest * next / n;
       if (target >= before + cost) break;
@@ -287,7 +299,7 @@ static int64_t choose_merge_tasks(const splitkv_plan *plan) {
 /* The longest piece of one block between two places in it; `to` may be the end of all its heads. */
 static int64_t longest_between(const splitkv_plan *plan, const spl_place *from,
                                const spl_place *to) {
-  const splitkv_problem *p = &plan->shape.problem;
+  const splitkv_problem *p = spl_rule(plan, from->block);
   const int64_t length = spl_attended(plan, from->block);
   if (from->head == to->head) return spl_longest_piece_in(p, length, from->token, to->token);
   int64_t longest = spl_longest_piece_in(p, length, from->token, length);
@@ -299,7 +311,7 @@ static int64_t longest_between(const splitkv_plan *plan, const spl_place *from,
  * block. */
 static void add_pieces(const splitkv_plan *plan, const spl_place *from, const spl_place *to,
                        spl_scratch *scratch) {
-  const splitkv_problem *p = &plan->shape.problem;
+  const splitkv_problem *p = spl_rule(plan, from->block);
   const int64_t length = spl_attended(plan, from->block), rows = plan->blocks[from->block].n_rows;
   const int64_t most = spl_bundle_width(plan, from->block, p->n_heads_kv);
   if (most == 1 || spl_n_pieces(p, length) > 1) { /* one by one, however many */
@@ -366,20 +378,15 @@ static void place_on_stack(splitkv_plan *plan, int64_t max_rows, int64_t longest
 }
 
 static void list_blocks(splitkv_plan *plan, const splitkv_batch *batch) {
-  const splitkv_problem *p = &plan->shape.problem;
-  const int64_t most_rows = spl_block_rows(p);
   for (int64_t r = 0; r < batch->n_requests; r++) {
-    const int64_t kv_len = spl_kv_len(batch, r), row = spl_q_offset(batch, r);
-    const int64_t n = spl_q_offset(batch, r + 1) - row;
-    plan->kv_lens[r] = kv_len;
-    plan->q_offsets[r] = row;
-    for (int64_t i = 0; i < n; i += most_rows) {
-      spl_block *block = &plan->blocks[plan->n_blocks++];
-      *block = (spl_block){r, row + i, spl_min(n - i, most_rows), 0, 0};
-      spl_measure_block(p, kv_len, n, i, block);
-    }
+    plan->kv_lens[r] = spl_kv_len(batch, r);
+    plan->q_offsets[r] = spl_q_offset(batch, r);
   }
   plan->q_offsets[batch->n_requests] = plan->n_rows;
+  spl_block_walk walk = spl_begin_blocks(&plan->shape.problem, batch);
+  while (spl_next_block(&walk, &plan->blocks[plan->n_blocks]))
+    plan->n_blocks++;
+  plan->shared_rule = walk.shared;
 }
 
 static void make_plan(splitkv_plan *plan, const spl_shape *shape, const splitkv_batch *batch,
@@ -420,6 +427,8 @@ static splitkv_status prepare(const splitkv_problem *problem, const splitkv_batc
   status = spl_import_batch(given, batch, error);
   if (status != SPLITKV_OK) return status;
   status = check_rows(batch, shape, error);
+  if (status != SPLITKV_OK) return status;
+  status = check_lengths(shape, batch, error);
   if (status != SPLITKV_OK) return status;
   status = measure_batch(shape, batch, m, error);
   if (status != SPLITKV_OK) return status;
@@ -572,7 +581,8 @@ static splitkv_status check_limits(const splitkv_limits *given, splitkv_limits *
                 {"limits.max_kv_tokens_total", limits->max_kv_tokens_total},
                 {"limits.max_kv_tokens_per_request", limits->max_kv_tokens_per_request},
                 {"limits.max_q_rows_total", limits->max_q_rows_total},
-                {"limits.max_q_rows_per_request", limits->max_q_rows_per_request}};
+                {"limits.max_q_rows_per_request", limits->max_q_rows_per_request},
+                {"limits.max_prefix_rows", limits->max_prefix_rows}};
   for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
     if (counts[i].value >= 0) continue;
     return spl_fail(error, SPLITKV_ERROR_LIMITS, counts[i].field, counts[i].value,
@@ -597,6 +607,7 @@ static splitkv_limits resolve_limits(const splitkv_problem *p, const splitkv_lim
   }
   l.max_q_rows_per_request = spl_min(l.max_q_rows_per_request, l.max_q_rows_total);
   l.max_requests = spl_min(l.max_requests, l.max_q_rows_total);
+  l.max_prefix_rows = spl_min(l.max_prefix_rows, l.max_q_rows_total);
   if (l.max_q_rows_total == 0) return l;
   l.max_kv_tokens_per_request = spl_block_reach(
       p, spl_min(l.max_kv_tokens_per_request, l.max_kv_tokens_total), l.max_q_rows_per_request);
@@ -630,16 +641,19 @@ splitkv_status splitkv_get_sizes(const splitkv_problem *problem, const splitkv_l
   const splitkv_limits l = resolve_limits(p, &given);
   const int64_t longest =
       l.max_requests == 0 ? 0 : spl_min(l.max_kv_tokens_per_request, l.max_kv_tokens_total);
-  const int64_t n_blocks = block_bound(p, &l);
-  const int64_t n_merge_runs = p->split_policy == SPLITKV_SPLIT_AUTO   ? l.max_workers - 1
+  /* A block of a prefix has the rows of two requests at least, each of which has its own blocks. */
+  const int64_t n_blocks = block_bound(p, &l) + l.max_prefix_rows / 2;
+  const int64_t n_merge_runs = p->split_policy == SPLITKV_SPLIT_AUTO
+                                   ? l.max_workers - 1 + l.max_prefix_rows
                                : p->split_policy == SPLITKV_SPLIT_NONE ? 0
                                                                        : n_blocks;
   int64_t n_slots = 0, stack = 0, scratch = 0, plan_bytes = 0;
   spl_workspace workspace;
   if (!spl_slot_bound(p, &l, &n_slots) ||
-      !scratch_bound(&shape, choose_bundle(&shape),
-                     spl_min(l.max_q_rows_per_request, spl_block_rows(p)),
-                     spl_longest_piece(p, longest), l.max_workers, &stack, &scratch) ||
+      !scratch_bound(
+          &shape, choose_bundle(&shape),
+          spl_min(spl_max(l.max_q_rows_per_request, l.max_prefix_rows), spl_block_rows(p)),
+          spl_longest_piece(p, longest), l.max_workers, &stack, &scratch) ||
       !spl_workspace_layout(&shape, n_slots, scratch, &workspace) ||
       !place_plan(given.max_requests, n_blocks, l.max_workers, n_merge_runs, NULL, &plan_bytes) ||
       (uint64_t)workspace.bytes > SIZE_MAX || (uint64_t)plan_bytes > SIZE_MAX) {
@@ -659,13 +673,13 @@ spl_walk spl_walk_task(const splitkv_plan *plan, int64_t task) {
 bool spl_walk_next(spl_walk *walk, spl_piece *piece) {
   if (same_place(&walk->at, &walk->end)) return false;
   const spl_place at = walk->at;
-  const splitkv_problem *p = &walk->plan->shape.problem;
+  const splitkv_problem *p = spl_rule(walk->plan, at.block);
   const int64_t length = spl_attended(walk->plan, at.block);
   int64_t end = length == 0 ? 0 : spl_piece_end(p, length, at.token);
   if (walk->end.block == at.block && walk->end.head == at.head) {
     end = spl_min(end, walk->end.token);
   }
-  const bool whole = at.token == 0 && end == length;
+  const bool whole = at.token == 0 && end == length && !walk->plan->blocks[at.block].is_shared;
   *piece = (spl_piece){at.block, at.head, at.token, end, whole ? -1 : walk->slot};
   if (!whole) walk->slot += walk->plan->blocks[at.block].n_rows;
 

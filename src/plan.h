@@ -27,7 +27,8 @@ typedef struct spl_task {
 } spl_task;
 
 /* Cut (block, KV head) pairs whose slots lie one after another: heads [head, head + n_heads) of one
- * block, n_splits pieces each, of each piece a slot for each row. */
+ * block, n_splits pieces each, of each piece a slot for each row. The pieces of a shared prefix
+ * come before them. */
 typedef struct spl_merge_run {
   int64_t block, head, n_heads;
   int64_t slot, n_splits;
@@ -53,11 +54,12 @@ struct splitkv_plan {
   int64_t stack_bytes;    /* of one task's scratch; 0 when it is in the workspace */
   spl_task_scratch stack; /* of every task, unless it is in the workspace */
   spl_workspace workspace;
-  int64_t *kv_lens;      /* [n_requests] */
-  int64_t *q_offsets;    /* [n_requests + 1] */
-  spl_block *blocks;     /* [n_blocks] */
-  spl_task *tasks;       /* [n_tasks + 1]; the last one is the end of the line */
-  spl_merge_run *merges; /* [n_merge_runs] */
+  splitkv_problem shared_rule; /* that blocks with a shared prefix are cut by */
+  int64_t *kv_lens;            /* [n_requests] */
+  int64_t *q_offsets;          /* [n_requests + 1] */
+  spl_block *blocks;           /* [n_blocks] */
+  spl_task *tasks;             /* [n_tasks + 1]; the last one is the end of the line */
+  spl_merge_run *merges;       /* [n_merge_runs] */
 };
 
 #define SPL_PLAN_MAGIC UINT64_C(0x6e616c70766b7073) /* "spkvplan" */
@@ -68,6 +70,11 @@ splitkv_status spl_check_plan(const splitkv_plan *plan, splitkv_error *error);
 /* Tokens that some row of a block attends to. */
 static inline int64_t spl_attended(const splitkv_plan *plan, int64_t block) {
   return plan->blocks[block].end - plan->blocks[block].first;
+}
+
+/* The problem whose policy cuts a block. */
+static inline const splitkv_problem *spl_rule(const splitkv_plan *plan, int64_t block) {
+  return plan->blocks[block].is_shared ? &plan->shared_rule : &plan->shape.problem;
 }
 
 /* One piece of work. */

@@ -22,6 +22,12 @@ typedef struct spl_block {
   int64_t request;
   int64_t row, n_rows; /* query rows [row, row + n_rows) of the batch */
   int64_t first, end;  /* tokens of the request that some row attends to; both 0: none */
+  /* A block of a shared prefix has the rows of several requests, `request` is the first of them.
+   * Its rows have blocks of their own behind it, for the tokens behind the prefix. All of these are
+   * cut by spl_block_walk.shared, and every piece has slots. */
+  int64_t prefix; /* the block with the tokens before `first`; -1: there is none */
+  int64_t slot;   /* where its slots begin, if the rule cuts it */
+  bool is_shared, is_prefix;
 } spl_block;
 
 /* Where a query row stands and what it may attend to, before any tree mask. */
@@ -53,6 +59,24 @@ uint64_t spl_row_mask(const splitkv_problem *problem, const spl_row_range *range
 static inline int64_t spl_tree_words(const splitkv_problem *problem) {
   return problem->tree_tokens / 64 + (problem->tree_tokens % 64 != 0);
 }
+
+/* The blocks of a batch, in order. */
+typedef struct spl_block_walk {
+  const splitkv_problem *problem;
+  const splitkv_batch *batch;
+  splitkv_problem shared; /* the rule that blocks with a shared prefix are cut by */
+  int64_t n;              /* blocks so far */
+  int64_t request, row;   /* where the next one begins: a row of a request */
+  int64_t next_prefix;
+  int64_t prefix, prefix_tokens, prefix_end; /* of requests before prefix_end; -1: none */
+} spl_block_walk;
+
+/* The batch has been checked. */
+spl_block_walk spl_begin_blocks(const splitkv_problem *problem, const splitkv_batch *batch);
+bool spl_next_block(spl_block_walk *walk, spl_block *block);
+
+/* Most pieces of a block with a shared prefix, of AUTO. */
+int64_t spl_most_shared_pieces(const splitkv_problem *problem, int64_t n_workers);
 
 /* What the rows of a block cost per token, where one row costs 1. */
 int64_t spl_block_weight(const spl_shape *shape, int64_t n_rows);

@@ -11,6 +11,7 @@
 #include "checked.h"
 #include "combine.h"
 #include "error.h"
+#include "table.h"
 
 /* What every task of one run shares; read only. */
 typedef struct run_context {
@@ -18,18 +19,6 @@ typedef struct run_context {
   const splitkv_tensors *tensors;
   unsigned char *workspace;
 } run_context;
-
-/* ── the block table ────────────────────────────────────────────────────────────────────────── */
-
-static int64_t load_index(splitkv_index_type type, const void *array, int64_t i) {
-  return type == SPLITKV_I32 ? ((const int32_t *)array)[i] : ((const int64_t *)array)[i];
-}
-
-/* Index in block_table of the first page of request r. */
-static int64_t table_row(const splitkv_problem *p, const splitkv_tensors *t, int64_t r) {
-  return p->table_format == SPLITKV_TABLE_DENSE ? r * p->table_width
-                                                : load_index(p->table_type, t->table_offsets, r);
-}
 
 /* ── tiles of a bundle ──────────────────────────────────────────────────────────────────────── */
 
@@ -55,12 +44,19 @@ typedef struct bundle_tile {
 static bool next_bundle(const splitkv_plan *plan, spl_bundle_walk *walk, row_bundle *b) {
   if (!spl_bundle_next(walk, &b->pieces)) return false;
   const spl_block *block = &plan->blocks[b->pieces.pieces[0].block];
-  const int64_t kv_len = plan->kv_lens[block->request], row = plan->q_offsets[block->request];
-  const int64_t n = plan->q_offsets[block->request + 1] - row;
+  int64_t r = block->request;
   b->n_rows = block->n_rows;
   for (int64_t i = 0; i < block->n_rows; i++) {
-    b->ranges[i] = spl_range_of_row(&plan->shape.problem, kv_len, n, block->row + i - row);
-    b->positions[i] = b->ranges[i].position;
+    const int64_t row = block->row + i;
+    while (row >= plan->q_offsets[r + 1]) /* a shared prefix: rows of several requests */
+      r++;
+    const int64_t first = plan->q_offsets[r], n = plan->q_offsets[r + 1] - first;
+    spl_row_range *range = &b->ranges[i];
+    *range = spl_range_of_row(&plan->shape.problem, plan->kv_lens[r], n, row - first);
+    b->positions[i] = range->position;
+    range->first = spl_max(range->first, block->first);
+    range->end = spl_min(range->end, block->end);
+    if (range->first >= range->end) range->first = range->end = 0;
   }
   return true;
 }
@@ -93,7 +89,7 @@ static void find_tile(const run_context *run, const row_bundle *b, int64_t token
   if (n == 0) return;
   const spl_piece *piece = &b->pieces.pieces[tile->first_piece];
   const spl_block *block = &run->plan->blocks[piece->block];
-  const int64_t row = table_row(p, run->tensors, block->request), bytes = shape->kv_bytes;
+  const int64_t row = spl_table_row(p, run->tensors, block->request), bytes = shape->kv_bytes;
   const int64_t in_request = block->first + token;
   const unsigned char *k_head =
       (const unsigned char *)run->tensors->k + piece->head * shape->k.head * bytes;
@@ -101,7 +97,7 @@ static void find_tile(const run_context *run, const row_bundle *b, int64_t token
       (const unsigned char *)run->tensors->v + piece->head * shape->v.head * bytes;
   int64_t page = in_request / p->page_size_tokens, slot = in_request % p->page_size_tokens;
   for (int64_t t = 0; t < n; page++, slot = 0) {
-    const int64_t id = load_index(p->table_type, run->tensors->block_table, row + page);
+    const int64_t id = spl_load_index(p->table_type, run->tensors->block_table, row + page);
     const int64_t in_page = spl_min(n - t, p->page_size_tokens - slot);
     const unsigned char *k = k_head + (id * shape->k.page + slot * shape->k.token) * bytes;
     const unsigned char *v = v_head + (id * shape->v.page + slot * shape->v.token) * bytes;
@@ -386,30 +382,60 @@ static const spl_merge_run *find_merge(const splitkv_plan *plan, int64_t pair) {
   return &plan->merges[low];
 }
 
+/* Pieces of one row and KV head that lie in slots: every `stride` slots from `slot` on. */
+typedef struct row_pieces {
+  int64_t slot, stride, n;
+} row_pieces;
+
+static float largest_lse(const run_context *run, const row_pieces *pieces, int64_t h, float most) {
+  for (int64_t s = 0; s < pieces->n; s++) {
+    const float *state = slot_state(run, pieces->slot + s * pieces->stride, h);
+    const float lse = spl_lse(state[0], state[1]);
+    if (lse > most) most = lse;
+  }
+  return most;
+}
+
+static void add_pieces(const run_context *run, const row_pieces *pieces, int64_t h, float max_lse,
+                       spl_combined *sum) {
+  for (int64_t s = 0; s < pieces->n; s++) {
+    const int64_t slot = pieces->slot + s * pieces->stride;
+    const float *state = slot_state(run, slot, h);
+    spl_combine_add(sum, slot_out(run, slot, h), run->plan->shape.problem.head_dim_v, state[1],
+                    spl_lse(state[0], state[1]), max_lse);
+  }
+}
+
+/* The pieces of the shared prefix of a block, for its row i. */
+static row_pieces pieces_of_prefix(const splitkv_plan *plan, const spl_block *block, int64_t head,
+                                   int64_t i) {
+  if (block->prefix < 0) return (row_pieces){0, 0, 0};
+  const spl_block *prefix = &plan->blocks[block->prefix];
+  const int64_t n = spl_n_pieces(&plan->shared_rule, prefix->end - prefix->first);
+  return (row_pieces){prefix->slot + head * n * prefix->n_rows + block->row - prefix->row + i,
+                      prefix->n_rows, n};
+}
+
 /* Query row i of the block, head h of KV head `head`. */
 static void merge_head(const run_context *run, const spl_merge_run *m, int64_t head, int64_t i,
                        int64_t h) {
   const spl_shape *shape = &run->plan->shape;
-  const int64_t n = shape->problem.head_dim_v, n_rows = run->plan->blocks[m->block].n_rows;
-  const int64_t slot = m->slot + (head - m->head) * m->n_splits * n_rows + i;
+  const spl_block *block = &run->plan->blocks[m->block];
+  const int64_t n = shape->problem.head_dim_v;
+  const row_pieces before = pieces_of_prefix(run->plan, block, head, i);
+  const row_pieces own = {m->slot + (head - m->head) * m->n_splits * block->n_rows + i,
+                          block->n_rows, m->n_splits};
   const float sink = sink_of(run, head * shape->group + h);
   float max_lse = sink > -INFINITY ? sink : -INFINITY;
-  for (int64_t s = 0; s < m->n_splits; s++) {
-    const float *state = slot_state(run, slot + s * n_rows, h);
-    const float lse = spl_lse(state[0], state[1]);
-    if (lse > max_lse) max_lse = lse;
-  }
+  max_lse = largest_lse(run, &own, h, largest_lse(run, &before, h, max_lse));
   spl_combined sum;
   spl_combine_begin(&sum, n);
-  for (int64_t s = 0; s < m->n_splits; s++) {
-    const float *state = slot_state(run, slot + s * n_rows, h);
-    spl_combine_add(&sum, slot_out(run, slot + s * n_rows, h), n, state[1],
-                    spl_lse(state[0], state[1]), max_lse);
-  }
+  add_pieces(run, &before, h, max_lse, &sum);
+  add_pieces(run, &own, h, max_lse, &sum);
   spl_combine_add_sink(&sum, sink, max_lse);
   float out[SPLITKV_MAX_HEAD_DIM];
   const float lse = spl_combine_end(&sum, n, max_lse, out);
-  store_result(run, run->plan->blocks[m->block].row + i, head * shape->group + h, out, lse);
+  store_result(run, block->row + i, head * shape->group + h, out, lse);
 }
 
 /* Task i of n takes its share of all cut rows. */
@@ -453,20 +479,6 @@ static splitkv_status check_workspace(const splitkv_plan *plan, const void *work
   if (beyond == 0) return SPLITKV_OK;
   return spl_fail(error, SPLITKV_ERROR_WORKSPACE_ALIGNMENT, "workspace", beyond,
                   "the address is %d beyond a multiple of %d", beyond, SPLITKV_ALIGNMENT);
-}
-
-/* Copies a caller's tensors of any known size into *full, zero beyond it. */
-static splitkv_status import_tensors(const splitkv_tensors *tensors, splitkv_tensors *full,
-                                     splitkv_error *error) {
-  if (tensors == NULL) return spl_fail_null(error, "tensors");
-  const splitkv_status status =
-      spl_check_struct_size(error, "tensors.struct_size", tensors->struct_size,
-                            offsetof(splitkv_tensors, sinks), sizeof(splitkv_tensors));
-  if (status != SPLITKV_OK) return status;
-  memset(full, 0, sizeof *full);
-  memcpy(full, tensors, tensors->struct_size);
-  full->struct_size = sizeof *full;
-  return SPLITKV_OK;
 }
 
 /* What is given without its flag would be ignored: better said than done. */
@@ -519,26 +531,15 @@ static splitkv_status check_tensors(const splitkv_plan *plan, const splitkv_tens
   return check_unused(plan, t, error);
 }
 
-/* CSR: offsets ascend, stay inside the table, and each row holds the pages its length needs. */
 static splitkv_status check_offsets(const splitkv_plan *plan, const splitkv_tensors *t,
                                     splitkv_error *error) {
   const splitkv_problem *p = &plan->shape.problem;
   if (p->table_format != SPLITKV_TABLE_CSR || plan->n_attended == 0) return SPLITKV_OK;
   for (int64_t r = 0; r < plan->n_requests; r++) {
-    const int64_t first = load_index(p->table_type, t->table_offsets, r);
-    const int64_t end = load_index(p->table_type, t->table_offsets, r + 1);
-    if (first < 0 || end < first || end > t->table_entries) {
-      return spl_fail(error, SPLITKV_ERROR_TABLE_OFFSETS, "tensors.table_offsets", end,
-                      "row %lld is [%lld, %lld) of %lld entries", (long long)r, (long long)first,
-                      (long long)end, (long long)t->table_entries);
-    }
     const bool has_rows = plan->q_offsets[r + 1] > plan->q_offsets[r];
-    const int64_t pages = has_rows ? spl_ceil_div(plan->kv_lens[r], p->page_size_tokens) : 0;
-    if (end - first < pages) {
-      return spl_fail(error, SPLITKV_ERROR_TABLE_SHORT, "tensors.table_offsets", end - first,
-                      "row %lld has %lld pages, %lld tokens need %lld", (long long)r,
-                      (long long)(end - first), (long long)plan->kv_lens[r], (long long)pages);
-    }
+    const splitkv_status status =
+        spl_check_csr_row(p, t, r, has_rows ? plan->kv_lens[r] : 0, error);
+    if (status != SPLITKV_OK) return status;
   }
   return SPLITKV_OK;
 }
@@ -566,14 +567,14 @@ static splitkv_status check_page_range(const splitkv_plan *plan, const splitkv_t
   const splitkv_problem *p = &plan->shape.problem;
   const int64_t before = first / p->page_size_tokens; /* may be released */
   const int64_t n = spl_ceil_div(end, p->page_size_tokens) - before;
-  const int64_t row = table_row(p, t, r) + before;
+  const int64_t row = spl_table_row(p, t, r) + before;
   const bool bad = p->table_type == SPLITKV_I32
                        ? any_bad_i32((const int32_t *)t->block_table + row, n, p->n_pages)
                        : any_bad_i64((const int64_t *)t->block_table + row, n, p->n_pages);
   if (!bad) return SPLITKV_OK;
   int64_t i = 0, id = 0;
   for (; i < n; i++) {
-    id = load_index(p->table_type, t->block_table, row + i);
+    id = spl_load_index(p->table_type, t->block_table, row + i);
     if (id < 0 || id >= p->n_pages) break;
   }
   return spl_fail(error, SPLITKV_ERROR_PAGE_ID, "tensors.block_table", id,
@@ -581,18 +582,51 @@ static splitkv_status check_page_range(const splitkv_plan *plan, const splitkv_t
                   (long long)(before + i), (long long)r, (long long)id, (long long)p->n_pages - 1);
 }
 
+/* What a plan reads once for all rows of a block is the same in all their requests. */
+static splitkv_status check_prefix_pages(const splitkv_plan *plan, const splitkv_tensors *t,
+                                         const spl_block *block, splitkv_error *error) {
+  const splitkv_problem *p = &plan->shape.problem;
+  const int64_t n = spl_ceil_div(block->end, p->page_size_tokens);
+  const int64_t first = spl_table_row(p, t, block->request);
+  for (int64_t r = block->request + 1; plan->q_offsets[r] < block->row + block->n_rows; r++) {
+    if (plan->q_offsets[r] == plan->q_offsets[r + 1]) continue;
+    const int64_t row = spl_table_row(p, t, r);
+    for (int64_t i = 0; i < n; i++) {
+      const int64_t id = spl_load_index(p->table_type, t->block_table, row + i);
+      const int64_t shared = spl_load_index(p->table_type, t->block_table, first + i);
+      if (id == shared) continue;
+      return spl_fail(error, SPLITKV_ERROR_PREFIX, "tensors.block_table", id,
+                      "page %lld of request %lld is %lld, but %lld in request %lld, with which it "
+                      "shares a prefix",
+                      (long long)i, (long long)r, (long long)id, (long long)shared,
+                      (long long)block->request);
+    }
+  }
+  return SPLITKV_OK;
+}
+
 static splitkv_status check_page_ids(const splitkv_plan *plan, const splitkv_tensors *t,
                                      splitkv_error *error) {
   if (plan->shape.problem.flags & SPLITKV_FLAG_TRUST_TABLE) return SPLITKV_OK;
   for (int64_t b = 0; b < plan->n_blocks;) {
-    const int64_t r = plan->blocks[b].request;
+    const spl_block *block = &plan->blocks[b];
     int64_t first = INT64_MAX, end = 0;
-    for (; b < plan->n_blocks && plan->blocks[b].request == r; b++) {
+    splitkv_status status = SPLITKV_OK;
+    if (block->is_prefix) {
+      status = check_prefix_pages(plan, t, block, error);
+      if (status != SPLITKV_OK) return status;
+      first = block->first;
+      end = block->end;
+      b++;
+    }
+    for (; b < plan->n_blocks && plan->blocks[b].request == block->request &&
+           plan->blocks[b].is_prefix == block->is_prefix;
+         b++) {
       if (spl_attended(plan, b) > 0) first = spl_min(first, plan->blocks[b].first);
       end = spl_max(end, plan->blocks[b].end);
     }
     if (end == 0) continue;
-    const splitkv_status status = check_page_range(plan, t, r, first, end, error);
+    status = check_page_range(plan, t, block->request, first, end, error);
     if (status != SPLITKV_OK) return status;
   }
   return SPLITKV_OK;
@@ -625,7 +659,7 @@ splitkv_status splitkv_run(const splitkv_plan *plan, const splitkv_problem *prob
   status = check_problem(plan, problem, error);
   if (status != SPLITKV_OK) return status;
   splitkv_tensors full;
-  status = import_tensors(tensors, &full, error);
+  status = spl_import_tensors(tensors, &full, error);
   if (status != SPLITKV_OK) return status;
   status = check_tensors(plan, &full, error);
   if (status != SPLITKV_OK) return status;

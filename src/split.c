@@ -76,10 +76,10 @@ int64_t spl_longest_piece_in(const splitkv_problem *problem, int64_t kv_len, int
   return end - first > (j - i) * shorter ? shorter + 1 : shorter;
 }
 
-int64_t spl_cut_pieces_before(const splitkv_problem *problem, int64_t kv_len, int64_t head,
-                              int64_t token) {
+int64_t spl_slotted_before(const splitkv_problem *problem, int64_t kv_len, bool all, int64_t head,
+                           int64_t token) {
   const int64_t n = spl_n_pieces(problem, kv_len);
-  if (n < 2) return 0;
+  if (n < 2 && !all) return 0;
   return head * n + (token == 0 ? 0 : spl_piece_at(problem, kv_len, token));
 }
 
@@ -199,7 +199,10 @@ bool spl_slot_bound(const splitkv_problem *problem, const splitkv_limits *limits
   switch (problem->split_policy) {
   case SPLITKV_SPLIT_AUTO: /* each of workers - 1 cuts ends one piece and starts another */
     if (longest < 2 * SPL_CUT_TOKENS) return true;
-    return spl_mul(2 * (limits->max_workers - 1), spl_min(rows, spl_block_rows(problem)), n_slots);
+    n = 2 * spl_most_shared_pieces(problem, limits->max_workers) * problem->n_heads_kv;
+    return spl_mul(2 * (limits->max_workers - 1), spl_min(rows, spl_block_rows(problem)),
+                   n_slots) &&
+           spl_mul_add(n, limits->max_prefix_rows, n_slots);
   case SPLITKV_SPLIT_FIXED_SIZE:
   case SPLITKV_SPLIT_FIXED_COUNT:
     if (rows == 1) {

@@ -41,9 +41,9 @@ int64_t spl_longest_piece_in(const splitkv_problem *problem, int64_t kv_len, int
                              int64_t end);
 
 /* Pieces with a slot that one block has before (head, token), where the rule cuts. A block that is
- * not cut has none. */
-int64_t spl_cut_pieces_before(const splitkv_problem *problem, int64_t kv_len, int64_t head,
-                              int64_t token);
+ * not cut has none, unless all its pieces have slots. */
+int64_t spl_slotted_before(const splitkv_problem *problem, int64_t kv_len, bool all, int64_t head,
+                           int64_t token);
 
 /* Cost of all KV heads of one block, in tokens of a block of one row; weight: spl_block_weight. */
 bool spl_block_cost(const splitkv_problem *problem, int64_t kv_len, int64_t weight, int64_t *cost);
