@@ -3,6 +3,7 @@
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #include "case.h"
+#include "codes.h"
 #include "data.h"
 #include "mask.h"
 #include "rows.h"
@@ -145,6 +146,163 @@ static void check_data(const char *text) {
   end(&spec, &c);
 }
 
+/* ── codes ──────────────────────────────────────────────────────────────────────────────────── */
+
+/* What a code stands for, before zero point and scale. */
+static double decode(splitkv_dtype dtype, const uint8_t *codes, int64_t i) {
+  int code = dtype == SPLITKV_INT4 ? codes[i / 2] >> (i % 2 * 4) & 15 : codes[i];
+  int is_e4m3 = dtype == SPLITKV_FP8_E4M3, bits = is_e4m3 ? 3 : 2, bias = is_e4m3 ? 7 : 15;
+  int fraction = code & ((1 << bits) - 1), exponent = (code & 0x7f) >> bits;
+  double sign = code & 0x80 ? -1 : 1;
+  if (dtype == SPLITKV_INT8) return (int8_t)code;
+  if (dtype == SPLITKV_INT4) return code;
+  if (is_e4m3 ? (code & 0x7f) == 0x7f : exponent == 31) return is_e4m3 || fraction ? NAN : INFINITY;
+  return exponent == 0 ? sign * ldexp(fraction, 1 - bias - bits)
+                       : sign * ldexp(fraction + (1 << bits), exponent - bias - bits);
+}
+
+static int code_of(splitkv_dtype dtype, double value, int zero) {
+  uint8_t code = 0;
+  codes_store(dtype, &code, 0, value, zero);
+  return code;
+}
+
+/* Each number of the format keeps its code; halfway between two the even one is taken. */
+static void check_fp8(splitkv_dtype dtype, int last) {
+  for (int code = 0; code < 256; code++) {
+    const uint8_t a = (uint8_t)code, b = (uint8_t)(code + 1);
+    double x = decode(dtype, &a, 0), y = decode(dtype, &b, 0), middle = (x + y) / 2;
+    if ((code & 0x7f) > last) continue;
+    CHECK(code_of(dtype, x, 0) == code);
+    if ((code & 0x7f) == last) continue;
+    CHECK(code_of(dtype, middle, 0) == (code % 2 ? code + 1 : code));
+    CHECK(code_of(dtype, middle + (x - middle) * 0x1p-20, 0) == code);
+    CHECK(code_of(dtype, middle + (y - middle) * 0x1p-20, 0) == code + 1);
+  }
+  CHECK(code_of(dtype, 1e9, 0) == last && code_of(dtype, -INFINITY, 0) == (last | 0x80));
+  CHECK((code_of(dtype, NAN, 0) & 0x7f) == 0x7f);
+}
+
+static void check_codes(void) {
+  now = "codes";
+  check_fp8(SPLITKV_FP8_E4M3, 0x7e);
+  check_fp8(SPLITKV_FP8_E5M2, 0x7b);
+  for (int zero = -3; zero <= 9; zero += 3) {
+    for (double x = -150; x <= 150; x += 0.25) {
+      double nearest = rint(x) + zero; /* ties to even before the zero point */
+      CHECK((int8_t)code_of(SPLITKV_INT8, x, zero) == (int)fmax(-128, fmin(127, nearest)));
+      CHECK(code_of(SPLITKV_INT4, x, zero) == (int)fmax(0, fmin(15, nearest)));
+    }
+  }
+  uint8_t two = 0xff;
+  codes_store(SPLITKV_INT4, &two, 1, 3, 8);
+  CHECK(two == 0xbf);
+  codes_store(SPLITKV_INT4, &two, 0, -6, 8);
+  CHECK(two == 0xb2);
+}
+
+/* Where the header says that the scale of an element lies. */
+static int64_t scale_place(const tool_case *c, int is_k, int64_t page, int64_t token, int64_t g,
+                           int64_t ch) {
+  const splitkv_problem *p = &c->problem;
+  int64_t channels = is_k ? p->head_dim : p->head_dim_v, heads = p->n_heads_kv;
+  int64_t row = p->layout == SPLITKV_LAYOUT_HND ? (page * heads + g) * p->page_size_tokens + token
+                                                : (page * p->page_size_tokens + token) * heads + g;
+  switch (is_k ? p->k_scale_mode : p->v_scale_mode) {
+  case SPLITKV_SCALE_HEAD:
+    return g;
+  case SPLITKV_SCALE_CHANNEL:
+    return g * channels + ch;
+  case SPLITKV_SCALE_TOKEN:
+    return row;
+  case SPLITKV_SCALE_GROUP32:
+    return row * ((channels + 31) / 32) + ch / 32;
+  case SPLITKV_SCALE_GROUP64:
+    return row * ((channels + 63) / 64) + ch / 64;
+  default:
+    return 0;
+  }
+}
+
+/* One element of K or V; *scale is what it was multiplied by. */
+static double element(const tool_case *c, int is_k, int64_t page, int64_t token, int64_t g,
+                      int64_t ch, double *scale) {
+  const splitkv_problem *p = &c->problem;
+  const void *scales = is_k ? c->tensors.k_scales : c->tensors.v_scales;
+  const int8_t *zeros = is_k ? c->tensors.k_zeros : c->tensors.v_zeros;
+  int64_t channels = is_k || c->spec->mla ? p->head_dim : p->head_dim_v;
+  int64_t i = case_kv_row(c, page, token, g) * channels + ch;
+  int64_t place = scale_place(c, is_k, page, token, g, ch);
+  *scale = scales ? ref_load(p->dtype_scales, scales, place) : 1;
+  if (!problem_is_quantised(p->dtype_kv)) {
+    return ref_load(p->dtype_kv, is_k ? c->tensors.k : c->tensors.v, i);
+  }
+  double zero = zeros ? zeros[place] : p->dtype_kv == SPLITKV_INT4 ? 8 : 0;
+  return *scale * (decode(p->dtype_kv, is_k ? c->tensors.k : c->tensors.v, i) - zero);
+}
+
+/* How far a code may be from the number that it was made of. */
+static double code_error(const tool_case *c, double value, double scale) {
+  int is_int = c->problem.dtype_kv == SPLITKV_INT8 || c->problem.dtype_kv == SPLITKV_INT4;
+  /* A zero point is rounded, too, and then the largest number may saturate. */
+  if (is_int) return (c->spec->zeros ? 1.01 : 0.501) * scale;
+  return fabs(value) * (c->problem.dtype_kv == SPLITKV_FP8_E4M3 ? 0x1.01p-4 : 0x1.01p-3) +
+         scale * 0x1p-10;
+}
+
+/* Codes and scales are those of the same problem's numbers; what nobody reads is NaN where it can
+ * be. */
+static void check_code_data(const char *words, const char *code_words) {
+  problem_spec spec, plain_spec;
+  tool_case c, plain;
+  char text[200];
+  snprintf(text, sizeof text, "%s dtype_kv=f32", words);
+  begin(&plain_spec, &plain, text, case_describe);
+  snprintf(text, sizeof text, "%s %s", words, code_words);
+  begin(&spec, &c, text, case_describe);
+  const splitkv_problem *p = &c.problem;
+  for (int64_t i = 0; i < p->n_pages * p->page_size_tokens * p->n_heads_kv; i++) {
+    int64_t g = i % p->n_heads_kv, token = i / p->n_heads_kv % p->page_size_tokens;
+    int64_t page = i / p->n_heads_kv / p->page_size_tokens;
+    int is_read = token >= c.page_begin[page] && token < c.page_tokens[page];
+    for (int64_t ch = 0; ch < p->head_dim + p->head_dim_v; ch++) {
+      int is_k = ch < p->head_dim;
+      double scale = 0, ignored = 0;
+      double got = element(&c, is_k, page, token, g, is_k ? ch : ch - p->head_dim, &scale);
+      double number = element(&plain, is_k, page, token, g, is_k ? ch : ch - p->head_dim, &ignored);
+      splitkv_scale_mode mode = is_k ? p->k_scale_mode : p->v_scale_mode;
+      int can_be_nan = p->dtype_kv == SPLITKV_FP8_E4M3 || p->dtype_kv == SPLITKV_FP8_E5M2 ||
+                       mode >= SPLITKV_SCALE_TOKEN;
+      number += spec.zeros ? 0.5 + 0.25 * (double)(g % 3) : 0;
+      CHECK(is_read ? fabs(got - number) <= code_error(&c, number, scale)
+                    : isnan(got) == can_be_nan);
+    }
+  }
+  end(&spec, &c);
+  end(&plain_spec, &plain);
+}
+
+static void check_all_code_data(void) {
+  static const char *const codes[] = {
+      "kv_dtype=int8 scales=tensor",         "kv_dtype=int8 scales=head/token",
+      "kv_dtype=int8 scales=channel",        "kv_dtype=int8 scales=group32/group64 zeros",
+      "kv_dtype=int4 scales=none",           "kv_dtype=int4 scales=token scales_dtype=f16",
+      "kv_dtype=int4 scales=channel zeros",  "kv_dtype=int4 scales=head zeros",
+      "kv_dtype=fp8_e4m3 scales=none",       "kv_dtype=fp8_e4m3 scales=tensor/channel",
+      "kv_dtype=fp8_e5m2 scales=token/head", "kv_dtype=fp8_e5m2 scales=group64"};
+  static const char *const shapes[] = {"kv=5,0,17,33 hq=4 hkv=2 d=70 dv=34 page=4 table=shuffled",
+                                       "kv=40,9 hq=3 hkv=3 d=36 page=7 layout=hnd window=20"};
+  for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++) {
+    check_code_data(shapes[i % 2], codes[i]);
+    check_code_data(shapes[(i + 1) % 2], codes[i]);
+  }
+  const char *mla = "kv=40,9 hq=4 hkv=2 d=72 dv=40 mla page=7 layout=hnd table=shuffled";
+  check_code_data(mla, "kv_dtype=int8 scales=channel");
+  check_code_data(mla, "kv_dtype=int8 scales=group32 zeros");
+  check_code_data(mla, "kv_dtype=fp8_e4m3 scales=group64");
+  check_code_data(mla, "kv_dtype=int4 scales=token");
+}
+
 /* ── the verdict ────────────────────────────────────────────────────────────────────────────── */
 
 /* Runs the case: a right result passes. */
@@ -276,7 +434,8 @@ static void check_suites(void) {
       CHECK(problem_spec_parse(&words, "dtype=f32", &error) == 0);
       CHECK(problem_spec_override(&spec, &words) == 0);
       CHECK(problem_spec_complete(&spec, 2, &error) == 0);
-      CHECK(spec.dtype_q == SPLITKV_F32 && spec.dtype_kv == SPLITKV_F32);
+      CHECK(spec.dtype_q == SPLITKV_F32);
+      CHECK(spec.dtype_kv == SPLITKV_F32 || problem_is_quantised(spec.dtype_kv));
       CHECK(case_plan(&c, &spec, "") == TOOL_OK);
       CHECK(case_memory_bytes(&c) < (size_t)6 << 30);
       case_free(&c);
@@ -334,6 +493,8 @@ int main(void) {
   for (size_t i = 0; i < sizeof runs / sizeof runs[0]; i++) {
     check_verdict(runs[i]);
   }
+  check_codes();
+  check_all_code_data();
   check_suites();
   check_exit_status();
   printf("%d of %d checks passed\n", n_checks - n_failed, n_checks);

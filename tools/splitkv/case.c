@@ -243,10 +243,9 @@ int case_library_error(const char *name, splitkv_status status, const splitkv_er
              {"problem.k_scale_mode", "scales"},
              {"problem.v_scale_mode", "scales"},
              {"problem.dtype_scales", "scales_dtype"},
-             {"problem.flags", "causal"},
              {"target.n_cores", "cores"},
              {"target.rule", "rule"}};
-  const char *word = "";
+  const char *word = status == SPLITKV_ERROR_ZERO_POINTS ? "zeros" : "";
   for (size_t i = 0; i < sizeof map / sizeof map[0] && !*word; i++) {
     if (strcmp(error->field, map[i].field) == 0) {
       word = map[i].word;
@@ -553,8 +552,8 @@ void case_use_kv(tool_case *c, void *const parts[N_KV_PARTS]) {
   t->v = c->spec->mla ? parts[KV_K] : parts[KV_V];
   t->k_scales = c->spec->k_scales ? parts[KV_K_SCALES] : NULL;
   t->v_scales = c->spec->v_scales ? parts[KV_V_SCALES] : NULL;
-  t->k_zeros = c->spec->zeros ? parts[KV_K_ZEROS] : NULL;
-  t->v_zeros = c->spec->zeros ? parts[KV_V_ZEROS] : NULL;
+  t->k_zeros = c->spec->zeros && t->k_scales ? parts[KV_K_ZEROS] : NULL;
+  t->v_zeros = c->spec->zeros && t->v_scales ? parts[KV_V_ZEROS] : NULL;
 }
 
 void case_use_own_kv(tool_case *c) {
