@@ -33,26 +33,32 @@ static void raise_to(uint8_t *most, int64_t n) {
   if (n > *most) *most = (uint8_t)n; /* at most SPL_MAX_BLOCK_ROWS */
 }
 
-void spl_scratch_add(spl_scratch *scratch, int64_t place, int64_t n_rows, int64_t n_tokens) {
+static int64_t q_floats(const spl_shape *shape, int64_t n_rows) {
+  return shape->kernels->q_floats(n_rows * shape->group, shape->d_padded,
+                                  (int)shape->problem.dtype_q);
+}
+
+void spl_scratch_add(const spl_shape *shape, spl_scratch *scratch, int64_t place, int64_t n_rows,
+                     int64_t n_tokens) {
   if (n_tokens == 0) return;
   scratch->n_groups = spl_max(scratch->n_groups, place + 1);
+  scratch->max_stride = spl_max(scratch->max_stride, spl_score_stride(n_tokens));
   scratch->max_scores = spl_max(scratch->max_scores, n_rows * spl_score_stride(n_tokens));
   raise_to(&scratch->rows[place], n_rows);
   if (folds(n_tokens)) raise_to(&scratch->folding_rows[place], n_rows);
-}
-
-static int64_t q_floats(const spl_shape *shape, int64_t heads) {
-  return shape->kernels->q_floats(heads, shape->d_padded, (int)shape->problem.dtype_q);
+  if (q_floats(shape, n_rows) > q_floats(shape, scratch->q_rows[place]))
+    scratch->q_rows[place] = (uint8_t)n_rows;
 }
 
 /* The state of one group: rows in one place, sums in another, so that however many sums there are,
  * the rows of the next group are aligned as these are. */
-static bool place_group(const spl_shape *shape, int64_t n_rows, int64_t folding_rows,
+static bool place_group(const spl_shape *shape, const spl_scratch *scratch, int64_t place,
                         unsigned char *rows, unsigned char *sums, spl_group *g, int64_t *row_bytes,
                         int64_t *sum_bytes) {
-  const int64_t heads = n_rows * shape->group, folding_heads = folding_rows * shape->group;
+  const int64_t heads = scratch->rows[place] * shape->group;
+  const int64_t folding_heads = scratch->folding_rows[place] * shape->group;
+  const int64_t q = q_floats(shape, scratch->q_rows[place]);
   const spl_kernel_set *kernels = shape->kernels;
-  const int64_t q = q_floats(shape, heads);
   int64_t acc = 0, folded = 0;
   void *q_rows, *acc_rows, *hi, *lo, *weight, *rounded, *max;
   if (!spl_mul(heads, shape->dv_padded, &acc) ||
@@ -77,17 +83,39 @@ static bool place_group(const spl_shape *shape, int64_t n_rows, int64_t folding_
   return true;
 }
 
-/* A task's scratch begins with the scores. */
-static bool place_scores(const spl_shape *shape, const spl_scratch *scratch, unsigned char *rows,
-                         float **scores, int64_t *row_bytes) {
+/* What lasts for one tile of one group, so that all groups share one place. */
+typedef struct tile_rows {
+  float *scores;
+  spl_codes k, v; /* row_scales and row_zeros alone */
+} tile_rows;
+
+/* Scales and zero points of a tile's tokens. */
+static bool place_codes(const spl_quant *quant, int64_t width, unsigned char *rows,
+                        spl_codes *codes, int64_t *row_bytes) {
+  void *scales, *zeros;
+  const int64_t n = width * quant->n_groups;
+  if (!take(rows, row_bytes, n, sizeof(float), &scales) ||
+      !take(rows, row_bytes, quant->has_zeros ? n : 0, sizeof(float), &zeros)) {
+    return false;
+  }
+  codes->row_scales = n > 0 ? (float *)scales : NULL;
+  codes->row_zeros = quant->has_zeros ? (float *)zeros : NULL;
+  return true;
+}
+
+/* A task's scratch begins with these. */
+static bool place_tile(const spl_shape *shape, const spl_scratch *scratch, unsigned char *rows,
+                       tile_rows *tile, int64_t *row_bytes) {
   void *array;
   int64_t n = 0;
   *row_bytes = 0;
   if (!spl_mul(shape->group, scratch->max_scores, &n) ||
-      !take(rows, row_bytes, n, sizeof(float), &array)) {
+      !take(rows, row_bytes, n, sizeof(float), &array) ||
+      !place_codes(&shape->k_quant, scratch->max_stride, rows, &tile->k, row_bytes) ||
+      !place_codes(&shape->v_quant, scratch->max_stride, rows, &tile->v, row_bytes)) {
     return false;
   }
-  *scores = (float *)array;
+  tile->scores = (float *)array;
   return true;
 }
 
@@ -95,16 +123,18 @@ static bool place_scores(const spl_shape *shape, const spl_scratch *scratch, uns
 static bool place_all(const spl_shape *shape, const spl_scratch *scratch, unsigned char *rows,
                       unsigned char *sums, spl_group *groups, int64_t *row_bytes,
                       int64_t *sum_bytes) {
-  float *scores = NULL;
+  tile_rows tile = {0};
   *row_bytes = *sum_bytes = 0;
-  if (!place_scores(shape, scratch, rows, &scores, row_bytes)) return false;
+  if (!place_tile(shape, scratch, rows, &tile, row_bytes)) return false;
   for (int64_t i = 0; i < scratch->n_groups; i++) {
     spl_group *g = groups == NULL ? NULL : &groups[i];
-    if (!place_group(shape, scratch->rows[i], scratch->folding_rows[i], rows, sums, g, row_bytes,
-                     sum_bytes)) {
-      return false;
-    }
-    if (g != NULL) g->scores = scores;
+    if (!place_group(shape, scratch, i, rows, sums, g, row_bytes, sum_bytes)) return false;
+    if (g == NULL) continue;
+    g->scores = tile.scores;
+    g->k_codes.row_scales = tile.k.row_scales;
+    g->k_codes.row_zeros = tile.k.row_zeros;
+    g->v_codes.row_scales = tile.v.row_scales;
+    g->v_codes.row_zeros = tile.v.row_zeros;
   }
   return true;
 }
@@ -112,20 +142,6 @@ static bool place_all(const spl_shape *shape, const spl_scratch *scratch, unsign
 bool spl_scratch_bytes(const spl_shape *shape, const spl_scratch *scratch, int64_t *row_bytes,
                        int64_t *sum_bytes) {
   return place_all(shape, scratch, NULL, NULL, NULL, row_bytes, sum_bytes);
-}
-
-bool spl_scratch_most_bytes(const spl_shape *shape, const spl_scratch *scratch, int64_t *row_bytes,
-                            int64_t *sum_bytes) {
-  if (!spl_scratch_bytes(shape, scratch, row_bytes, sum_bytes)) return false;
-  for (int64_t i = 0; i < scratch->n_groups; i++) {
-    if (scratch->rows[i] == 1) continue; /* the least: of as many heads always */
-    const int64_t heads = scratch->rows[i] * shape->group, q = q_floats(shape, heads);
-    int64_t most = q; /* it grows with each eight heads */
-    for (int64_t h = spl_max(1, heads - 7); h < heads; h++)
-      most = spl_max(most, q_floats(shape, h));
-    if (!spl_mul_add(most - q, (int64_t)sizeof(float), row_bytes)) return false;
-  }
-  return true;
 }
 
 void spl_scratch_place(const spl_shape *shape, const spl_scratch *scratch, unsigned char *rows,

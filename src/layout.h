@@ -18,13 +18,16 @@
  * for the most query rows of any piece that is walked there, and sums to fold into for the most of
  * any that folds. Scores last for one tile of one piece: all places share them. */
 typedef struct spl_scratch {
+  int64_t max_stride; /* of scores */
   int64_t max_scores; /* of one row of heads, times query rows */
   int64_t n_groups;   /* places of bundles with tokens: 0 .. SPL_MAX_BUNDLE */
   uint8_t rows[SPL_MAX_BUNDLE], folding_rows[SPL_MAX_BUNDLE];
+  uint8_t q_rows[SPL_MAX_BUNDLE]; /* those whose Q is largest: that of more can be smaller */
 } spl_scratch;
 
 /* Adds a piece of n_rows and n_tokens at a place. No tokens need no scratch. */
-void spl_scratch_add(spl_scratch *scratch, int64_t place, int64_t n_rows, int64_t n_tokens);
+void spl_scratch_add(const spl_shape *shape, spl_scratch *scratch, int64_t place, int64_t n_rows,
+                     int64_t n_tokens);
 
 /* Scores per row of heads for pieces of n_tokens. */
 int64_t spl_score_stride(int64_t n_tokens);
@@ -32,11 +35,6 @@ int64_t spl_score_stride(int64_t n_tokens);
 /* Its bytes: of rows, a multiple of 64, and of sums, a multiple of 8. */
 bool spl_scratch_bytes(const spl_shape *shape, const spl_scratch *scratch, int64_t *row_bytes,
                        int64_t *sum_bytes);
-
-/* The same for the most that any scratch with no more of everything has: the Q of more heads can be
- * smaller. */
-bool spl_scratch_most_bytes(const spl_shape *shape, const spl_scratch *scratch, int64_t *row_bytes,
-                            int64_t *sum_bytes);
 
 /* Points the arrays of n_groups groups into memory of those sizes; of `rows`, 64-byte aligned, each
  * vector lies in one line. score_stride and n_heads are left to each piece. */

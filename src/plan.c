@@ -112,7 +112,7 @@ static splitkv_status check_lengths(const spl_shape *shape, const splitkv_batch 
 static splitkv_status measure_batch(const spl_shape *shape, const splitkv_batch *batch, measure *m,
                                     splitkv_error *error) {
   *m = (measure){.n_rows = spl_q_offset(batch, batch->n_requests)};
-  spl_block_walk walk = spl_begin_blocks(&shape->problem, batch);
+  spl_block_walk walk = spl_begin_blocks(shape, batch);
   spl_block block;
   while (spl_next_block(&walk, &block)) {
     const splitkv_problem *rule = block.is_shared ? &walk.shared : &shape->problem;
@@ -128,17 +128,21 @@ static splitkv_status measure_batch(const spl_shape *shape, const splitkv_batch 
 
 /* Scratch that any task has room in: bundles of at most max_bundle pieces in all their rows, or one
  * piece of max_rows. */
-static spl_scratch most_scratch(int64_t max_bundle, int64_t max_rows, int64_t n_tokens) {
+static spl_scratch most_scratch(const spl_shape *shape, int64_t max_bundle, int64_t max_rows,
+                                int64_t n_tokens) {
   spl_scratch scratch = {0};
-  for (int64_t i = max_bundle - 1; i >= 0; i--)
-    spl_scratch_add(&scratch, i, i == 0 ? max_rows : spl_min(max_rows, max_bundle / (i + 1)),
-                    n_tokens);
+  for (int64_t i = max_bundle - 1; i >= 0; i--) {
+    const int64_t rows = i == 0 ? max_rows : spl_min(max_rows, max_bundle / (i + 1));
+    /* The Q of more heads can be smaller, but grows with each eight of them. */
+    for (int64_t n = spl_max(1, rows - 7); n <= rows; n++)
+      spl_scratch_add(shape, &scratch, i, n, n_tokens);
+  }
   return scratch;
 }
 
 static bool most_bytes(const spl_shape *shape, const spl_scratch *scratch, int64_t *bytes) {
   int64_t rows = 0, sums = 0;
-  return spl_scratch_most_bytes(shape, scratch, &rows, &sums) && spl_add(rows, sums, bytes);
+  return spl_scratch_bytes(shape, scratch, &rows, &sums) && spl_add(rows, sums, bytes);
 }
 
 /* KV heads of one query row that a task walks side by side: where the rows of a token's heads lie
@@ -150,11 +154,11 @@ static int64_t choose_bundle(const spl_shape *shape) {
   const bool side_by_side = shape->k.head < shape->k.token && shape->v.head < shape->v.token;
   if (!side_by_side || p->n_heads_kv == 1) return 1;
   const int64_t tile_bytes =
-      SPL_TILE_TOKENS * (p->head_dim + p->head_dim_v) * shape->kv_bytes; /* of one head */
+      spl_kv_bytes(shape, SPL_TILE_TOKENS * (p->head_dim + p->head_dim_v)); /* of one head */
   const int64_t by_cache = spl_max(1, SPL_BUNDLE_BYTES / tile_bytes);
   int64_t n = spl_min(p->n_heads_kv, spl_min(SPL_MAX_BUNDLE, by_cache)), bytes = 0;
   for (; n > 1; n--) {
-    const spl_scratch scratch = most_scratch(n, 1, INT64_MAX);
+    const spl_scratch scratch = most_scratch(shape, n, 1, INT64_MAX);
     if (most_bytes(shape, &scratch, &bytes) && bytes <= SPL_BUNDLE_SCRATCH_BYTES) break;
   }
   return spl_ceil_div(p->n_heads_kv, spl_ceil_div(p->n_heads_kv, n));
@@ -167,7 +171,7 @@ static bool scratch_bound(const spl_shape *shape, int64_t max_bundle, int64_t ma
   *region_bytes = 0;
   *stack_bytes = 0;
   int64_t each = 0;
-  const spl_scratch most = most_scratch(max_bundle, max_rows, longest_piece);
+  const spl_scratch most = most_scratch(shape, max_bundle, max_rows, longest_piece);
   if (!most_bytes(shape, &most, &each)) return false;
   if (!spl_round_up(each, SPLITKV_ALIGNMENT, &each)) return false;
   if (each <= SPL_STACK_BYTES) {
@@ -318,12 +322,12 @@ static void add_pieces(const splitkv_plan *plan, const spl_place *from, const sp
     const bool ends_here = to->block == from->block;
     const spl_place end = {from->block, ends_here ? to->head : p->n_heads_kv,
                            ends_here ? to->token : 0};
-    spl_scratch_add(scratch, 0, rows, longest_between(plan, from, &end));
+    spl_scratch_add(&plan->shape, scratch, 0, rows, longest_between(plan, from, &end));
     return;
   }
   if (from->head == 0 && from->token == 0 && to->block > from->block) { /* whole heads */
     for (int64_t i = most - 1; i >= 0; i--)
-      spl_scratch_add(scratch, i, rows, length);
+      spl_scratch_add(&plan->shape, scratch, i, rows, length);
     return;
   }
   const spl_walk pieces = {plan, *from, *to, 0};
@@ -331,7 +335,8 @@ static void add_pieces(const splitkv_plan *plan, const spl_place *from, const sp
   spl_bundle bundle;
   while (spl_bundle_next(&bundles, &bundle)) {
     for (int64_t i = 0; i < bundle.n; i++)
-      spl_scratch_add(scratch, i, rows, bundle.pieces[i].end - bundle.pieces[i].first);
+      spl_scratch_add(&plan->shape, scratch, i, rows,
+                      bundle.pieces[i].end - bundle.pieces[i].first);
   }
 }
 
@@ -353,7 +358,7 @@ static spl_scratch measure_scratch(const splitkv_plan *plan, int64_t task,
 /* Where each task's scratch lies in the workspace, sized by the pieces that it really has: the rows
  * of all tasks, then their sums. Returns the bytes. */
 static int64_t place_scratch(splitkv_plan *plan, int64_t max_rows, int64_t longest_piece) {
-  const spl_scratch most = most_scratch(plan->max_bundle, max_rows, longest_piece);
+  const spl_scratch most = most_scratch(&plan->shape, plan->max_bundle, max_rows, longest_piece);
   int64_t rows_end = 0, sums_end = 0;
   for (int64_t t = 0; t < plan->n_tasks; t++) {
     spl_task *task = &plan->tasks[t];
@@ -369,7 +374,7 @@ static int64_t place_scratch(splitkv_plan *plan, int64_t max_rows, int64_t longe
 
 /* On the stack every task has room for the longest pieces. */
 static void place_on_stack(splitkv_plan *plan, int64_t max_rows, int64_t longest_piece) {
-  const spl_scratch most = most_scratch(plan->max_bundle, max_rows, longest_piece);
+  const spl_scratch most = most_scratch(&plan->shape, plan->max_bundle, max_rows, longest_piece);
   int64_t rows = 0, sums = 0;
   const bool fits = spl_scratch_bytes(&plan->shape, &most, &rows, &sums);
   assert(fits);
@@ -383,7 +388,7 @@ static void list_blocks(splitkv_plan *plan, const splitkv_batch *batch) {
     plan->q_offsets[r] = spl_q_offset(batch, r);
   }
   plan->q_offsets[batch->n_requests] = plan->n_rows;
-  spl_block_walk walk = spl_begin_blocks(&plan->shape.problem, batch);
+  spl_block_walk walk = spl_begin_blocks(&plan->shape, batch);
   while (spl_next_block(&walk, &plan->blocks[plan->n_blocks]))
     plan->n_blocks++;
   plan->shared_rule = walk.shared;

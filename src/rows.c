@@ -101,7 +101,8 @@ int64_t spl_most_shared_pieces(const splitkv_problem *p, int64_t n_workers) {
 
 /* The rule for blocks with a shared prefix: FIXED_SIZE as the caller has it, for AUTO of a size
  * that leaves enough pieces. */
-static splitkv_problem shared_rule(const splitkv_problem *p, const splitkv_batch *batch) {
+static splitkv_problem shared_rule(const spl_shape *shape, const splitkv_batch *batch) {
+  const splitkv_problem *p = &shape->problem;
   splitkv_problem rule = *p;
   if (p->split_policy != SPLITKV_SPLIT_AUTO || batch->n_prefixes == 0) return rule;
   int64_t longest = 1;
@@ -117,9 +118,16 @@ static splitkv_problem shared_rule(const splitkv_problem *p, const splitkv_batch
   return rule;
 }
 
-spl_block_walk spl_begin_blocks(const splitkv_problem *p, const splitkv_batch *batch) {
-  return (spl_block_walk){
-      .problem = p, .batch = batch, .shared = shared_rule(p, batch), .prefix = -1};
+spl_block_walk spl_begin_blocks(const spl_shape *shape, const splitkv_batch *batch) {
+  /* In other classes than f32 the bits of a head depend on how many share a tile with it, which a
+   * caller of FIXED_SIZE does not want to know. */
+  const bool may_share = shape->problem.split_policy != SPLITKV_SPLIT_FIXED_SIZE ||
+                         shape->kernels->arithmetic_class == SPLITKV_ARITHMETIC_F32;
+  return (spl_block_walk){.problem = &shape->problem,
+                          .batch = batch,
+                          .shared = shared_rule(shape, batch),
+                          .next_prefix = may_share ? 0 : batch->n_prefixes,
+                          .prefix = -1};
 }
 
 static int64_t rows_of(const splitkv_batch *batch, int64_t r) {

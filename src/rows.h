@@ -72,7 +72,7 @@ typedef struct spl_block_walk {
 } spl_block_walk;
 
 /* The batch has been checked. */
-spl_block_walk spl_begin_blocks(const splitkv_problem *problem, const splitkv_batch *batch);
+spl_block_walk spl_begin_blocks(const spl_shape *shape, const splitkv_batch *batch);
 bool spl_next_block(spl_block_walk *walk, spl_block *block);
 
 /* Most pieces of a block with a shared prefix, of AUTO. */

@@ -11,6 +11,7 @@
 #include "checked.h"
 #include "combine.h"
 #include "error.h"
+#include "scales.h"
 #include "table.h"
 
 /* What every task of one run shares; read only. */
@@ -18,6 +19,7 @@ typedef struct run_context {
   const splitkv_plan *plan;
   const splitkv_tensors *tensors;
   unsigned char *workspace;
+  spl_scale_tensors k_scales, v_scales;
 } run_context;
 
 /* ── tiles of a bundle ──────────────────────────────────────────────────────────────────────── */
@@ -38,6 +40,7 @@ typedef struct bundle_tile {
   int64_t first_piece, wide; /* pieces [first_piece, first_piece + wide) span the rows in use */
   int64_t n_pieces;          /* that take part */
   const unsigned char *k[SPL_TILE_TOKENS + SPL_LANES], *v[SPL_TILE_TOKENS + SPL_LANES];
+  int64_t scale_rows[SPL_TILE_TOKENS]; /* of each token: spl_find_scale_rows */
 } bundle_tile;
 
 /* The next bundle of a walk, and where its query rows stand. False at the end. */
@@ -89,26 +92,32 @@ static void find_tile(const run_context *run, const row_bundle *b, int64_t token
   if (n == 0) return;
   const spl_piece *piece = &b->pieces.pieces[tile->first_piece];
   const spl_block *block = &run->plan->blocks[piece->block];
-  const int64_t row = spl_table_row(p, run->tensors, block->request), bytes = shape->kv_bytes;
+  const int64_t row = spl_table_row(p, run->tensors, block->request);
   const int64_t in_request = block->first + token;
   const unsigned char *k_head =
-      (const unsigned char *)run->tensors->k + piece->head * shape->k.head * bytes;
+      (const unsigned char *)run->tensors->k + spl_kv_bytes(shape, piece->head * shape->k.head);
   const unsigned char *v_head =
-      (const unsigned char *)run->tensors->v + piece->head * shape->v.head * bytes;
+      (const unsigned char *)run->tensors->v + spl_kv_bytes(shape, piece->head * shape->v.head);
+  const int64_t k_bytes = spl_kv_bytes(shape, shape->k.token);
+  const int64_t v_bytes = spl_kv_bytes(shape, shape->v.token);
+  const bool has_scale_rows = shape->k_quant.by_token || shape->v_quant.by_token;
   int64_t page = in_request / p->page_size_tokens, slot = in_request % p->page_size_tokens;
   for (int64_t t = 0; t < n; page++, slot = 0) {
     const int64_t id = spl_load_index(p->table_type, run->tensors->block_table, row + page);
     const int64_t in_page = spl_min(n - t, p->page_size_tokens - slot);
-    const unsigned char *k = k_head + (id * shape->k.page + slot * shape->k.token) * bytes;
-    const unsigned char *v = v_head + (id * shape->v.page + slot * shape->v.token) * bytes;
+    const unsigned char *k = k_head + spl_kv_bytes(shape, id * shape->k.page) + slot * k_bytes;
+    const unsigned char *v = v_head + spl_kv_bytes(shape, id * shape->v.page) + slot * v_bytes;
     for (int64_t i = 0; i < in_page; i++) {
-      tile->k[t + i] = k + i * shape->k.token * bytes;
-      tile->v[t + i] = v + i * shape->v.token * bytes;
+      tile->k[t + i] = k + i * k_bytes;
+      tile->v[t + i] = v + i * v_bytes;
     }
+    if (has_scale_rows) spl_find_scale_rows(p, id, slot, in_page, tile->scale_rows + t);
     t += in_page;
   }
-  for (int64_t t = n; t % SPL_LANES != 0; t++)
+  for (int64_t t = n; t % SPL_LANES != 0; t++) {
     tile->k[t] = tile->k[n - 1];
+    if (has_scale_rows) tile->scale_rows[t] = tile->scale_rows[n - 1];
+  }
 }
 
 /* ── attention over one bundle ──────────────────────────────────────────────────────────────── */
@@ -125,6 +134,8 @@ static void begin_group(const run_context *run, const row_bundle *b, const spl_p
   if (p->flags & SPLITKV_FLAG_ALIBI) {
     g->slopes = run->tensors->alibi_slopes + piece->head * shape->group;
   }
+  spl_begin_codes(shape, &run->k_scales, piece->head, p->head_dim, &g->k_codes);
+  spl_begin_codes(shape, &run->v_scales, piece->head, p->head_dim_v, &g->v_codes);
   const unsigned char *q = (const unsigned char *)run->tensors->q +
                            (run->plan->blocks[piece->block].row * shape->q_request +
                             piece->head * shape->group * shape->q_head) *
@@ -162,26 +173,31 @@ static void attend_tile(const run_context *run, const bundle_tile *tile, const b
   const spl_shape *shape = &run->plan->shape;
   const splitkv_problem *p = &shape->problem;
   const spl_piece *pieces = tile->bundle->pieces.pieces;
-  const int64_t bytes = shape->kv_bytes, others = next->wide - 1;
+  const int64_t others = next->wide - 1;
   uint64_t masks[SPL_MAX_BLOCK_ROWS];
   spl_tile t = {.k_rows = tile->k, .v_rows = tile->v};
   if (tile->n > 0) {
     t.position = run->plan->blocks[pieces[0].block].first + tile->token;
     if (find_masks(run, tile, masks)) t.masks = masks;
   }
-  t.next_k.bytes = (p->head_dim + others * shape->k.head) * bytes;
-  t.next_v.bytes = (p->head_dim_v + others * shape->v.head) * bytes;
+  t.next_k.bytes = spl_kv_bytes(shape, p->head_dim + others * shape->k.head);
+  t.next_v.bytes = spl_kv_bytes(shape, p->head_dim_v + others * shape->v.head);
   int64_t asked = 0, done = 0;
   for (int64_t i = tile->first_piece; done < tile->n_pieces; i++) {
     t.n_tokens = tokens_in_tile(&pieces[i], tile->token);
     if (t.n_tokens == 0) continue;
     const int64_t end = next->n * ++done / tile->n_pieces;
-    t.k_offset = (i - tile->first_piece) * shape->k.head * bytes;
-    t.v_offset = (i - tile->first_piece) * shape->v.head * bytes;
+    t.k_offset = spl_kv_bytes(shape, (i - tile->first_piece) * shape->k.head);
+    t.v_offset = spl_kv_bytes(shape, (i - tile->first_piece) * shape->v.head);
     t.next_k.n = t.next_v.n = end - asked;
     t.next_k.starts = next->k + asked;
     t.next_v.starts = next->v + asked;
     asked = end;
+    const int64_t head = pieces[i].head;
+    spl_load_scale_rows(shape, &run->k_scales, head, tile->scale_rows, t.n_tokens,
+                        &groups[i].k_codes);
+    spl_load_scale_rows(shape, &run->v_scales, head, tile->scale_rows, t.n_tokens,
+                        &groups[i].v_codes);
     shape->kernels->attend[p->dtype_kv](&groups[i], &t);
   }
 }
@@ -304,6 +320,8 @@ static void place_groups(const run_context *run, const spl_task_scratch *where,
                             .dv_padded = shape->dv_padded,
                             .q_dtype = (int)shape->problem.dtype_q,
                             .rule = shape->rule};
+    spl_describe_codes(shape, &shape->k_quant, &groups[i].k_codes);
+    spl_describe_codes(shape, &shape->v_quant, &groups[i].v_codes);
   }
   spl_scratch_place(shape, &where->needs, scratch + where->rows, scratch + where->sums, groups);
 }
@@ -512,8 +530,8 @@ static splitkv_status check_tensors(const splitkv_plan *plan, const splitkv_tens
     int64_t alignment;
   } pointers[] = {
       {"tensors.q", t->q, attended, shape->q_bytes},
-      {"tensors.k", t->k, attended, shape->kv_bytes},
-      {"tensors.v", t->v, attended, shape->kv_bytes},
+      {"tensors.k", t->k, attended, spl_max(shape->kv_bits / 8, 1)},
+      {"tensors.v", t->v, attended, spl_max(shape->kv_bits / 8, 1)},
       {"tensors.block_table", t->block_table, attended, index},
       {"tensors.table_offsets", t->table_offsets, attended && csr, index},
       {"tensors.out", t->out, rows, shape->out_bytes},
@@ -528,7 +546,8 @@ static splitkv_status check_tensors(const splitkv_plan *plan, const splitkv_tens
                                                     pointers[i].needed, pointers[i].alignment);
     if (status != SPLITKV_OK) return status;
   }
-  return check_unused(plan, t, error);
+  const splitkv_status status = spl_check_scales(shape, t, attended, error);
+  return status != SPLITKV_OK ? status : check_unused(plan, t, error);
 }
 
 static splitkv_status check_offsets(const splitkv_plan *plan, const splitkv_tensors *t,
@@ -672,7 +691,12 @@ splitkv_status splitkv_run(const splitkv_plan *plan, const splitkv_problem *prob
   status = check_page_ids(plan, &full, error);
   if (status != SPLITKV_OK) return status;
 
-  run_context run = {plan, &full, (unsigned char *)workspace};
+  const spl_shape *shape = &plan->shape;
+  run_context run = {plan,
+                     &full,
+                     (unsigned char *)workspace,
+                     {&shape->k_quant, full.k_scales, full.k_zeros},
+                     {&shape->v_quant, full.v_scales, full.v_zeros}};
   spl_parallel_for(pool, plan->n_tasks, run_task, &run);
   spl_parallel_for(pool, plan->n_merge_tasks, merge_task, &run);
   return SPLITKV_OK;

@@ -153,7 +153,7 @@ int64_t spl_n_tasks(const spl_shape *shape, int64_t total_cost, int64_t n_worker
    * or a million multiply-adds. */
   const splitkv_problem *p = &shape->problem;
   const int64_t channels = p->head_dim + p->head_dim_v;
-  const int64_t by_bytes = 65536 / (channels * shape->kv_bytes);
+  const int64_t by_bytes = 65536 / spl_kv_bytes(shape, channels);
   const int64_t by_flops = 1000000 / channels / shape->group;
   const int64_t least = spl_max(SPL_CUT_TOKENS, spl_min(by_bytes, by_flops));
   return spl_max(1, spl_min(n_workers, total_cost / least));
@@ -198,11 +198,11 @@ bool spl_slot_bound(const splitkv_problem *problem, const splitkv_limits *limits
   if (limits->max_requests == 0 || rows == 0) return true;
   switch (problem->split_policy) {
   case SPLITKV_SPLIT_AUTO: /* each of workers - 1 cuts ends one piece and starts another */
-    if (longest < 2 * SPL_CUT_TOKENS) return true;
+    n = 2 * (limits->max_workers - 1) * spl_min(rows, spl_block_rows(problem));
+    if (longest >= 2 * SPL_CUT_TOKENS) *n_slots = n;
+    /* Of a row with a shared prefix: pieces of that, and of what is behind it. */
     n = 2 * spl_most_shared_pieces(problem, limits->max_workers) * problem->n_heads_kv;
-    return spl_mul(2 * (limits->max_workers - 1), spl_min(rows, spl_block_rows(problem)),
-                   n_slots) &&
-           spl_mul_add(n, limits->max_prefix_rows, n_slots);
+    return longest <= SPL_CUT_TOKENS || spl_mul_add(n, limits->max_prefix_rows, n_slots);
   case SPLITKV_SPLIT_FIXED_SIZE:
   case SPLITKV_SPLIT_FIXED_COUNT:
     if (rows == 1) {

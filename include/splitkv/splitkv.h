@@ -385,7 +385,8 @@ typedef struct splitkv_batch {
   uint32_t reserved; /* 0 */
   /* [n_prefixes] shared prefixes in ascending order of requests, none twice, or NULL. With AUTO and
    * FIXED_SIZE a prefix is read once for many requests, as far as cuts and masks allow; with
-   * FIXED_SIZE no bit of the results is other for it. splitkv_find_prefixes finds them. */
+   * FIXED_SIZE no bit of the results is other for it, and classes but f32 share nothing.
+   * splitkv_find_prefixes finds them. */
   const splitkv_prefix *prefixes;
   int64_t n_prefixes;
 } splitkv_batch;

@@ -269,6 +269,7 @@ int main(int argc, char **argv) {
     rng r = {first + (uint64_t)i};
     test_spec_random(&spec, &r, &ranges);
     if (i % 2) test_spec_vary(&spec, &r, (int)(i / 2 % N_VARIANTS));
+    if (i % 5 == 4) test_spec_quantise(&spec, &r);
     spec.no_lse = false;
     spec.problem.q_stride_head = spec.problem.q_stride_request = 0;
     independent_policies(&spec, &r);

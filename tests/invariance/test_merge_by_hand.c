@@ -95,6 +95,7 @@ static void one_problem(uint64_t seed) {
   rng r = {seed};
   test_spec_random(&spec, &r, &ranges);
   if (seed % 2) test_spec_vary(&spec, &r, (int)(seed / 2 % N_VARIANTS) & ~VARIANT_ALIBI);
+  if (seed % 5 == 2) test_spec_quantise(&spec, &r);
   spec.no_lse = false;
   spec.problem.split_policy = SPLITKV_SPLIT_FIXED_SIZE;
   spec.problem.split_value = rng_range(&r, 8, 500);

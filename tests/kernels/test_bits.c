@@ -2,10 +2,10 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  *
- * Usage: test_bits FILE [--variants] [--write]. FILE has one line per case: its number and the
- * digest of out and lse. Every machine and compiler compares with the same file, so x86-64 and
- * AArch64 are compared with each other. --write makes the file anew with the scalar kernels, for a
- * change that is meant to change bits. */
+ * Usage: test_bits FILE [--variants | --quantised] [--write]. FILE has one line per case: its
+ * number and the digest of out and lse. Every machine and compiler compares with the same file, so
+ * x86-64 and AArch64 are compared with each other. --write makes the file anew with the scalar
+ * kernels, for a change that is meant to change bits. */
 #include "batch.h"
 #include "check.h"
 
@@ -18,6 +18,7 @@
 enum { N_CASES = 360 };
 
 static bool with_variants; /* windows, soft-caps, sinks and ALiBi in all combinations */
+static bool is_quantised;  /* KV in codes, special ones and special scales among them */
 
 /* Near normal numbers among which some rows have inf, NaN, -0, a subnormal or a huge element. */
 static double with_specials(const test_spec *spec, char tensor, int64_t source, int64_t head,
@@ -38,7 +39,11 @@ static void make_spec(test_spec *spec, int number) {
   const test_ranges ranges = {6, 1500, SPLITKV_MAX_HEAD_DIM, 3, 64, 9000};
   rng r = {(uint64_t)number * 7919 + 5};
   test_spec_random(spec, &r, &ranges);
-  if (with_variants) {
+  if (is_quantised) {
+    if (number % 5 == 0) test_spec_vary(spec, &r, number / 5 % N_VARIANTS);
+    test_spec_quantise(spec, &r);
+    if (number % 4 == 0) spec->value = with_specials;
+  } else if (with_variants) {
     test_spec_vary(spec, &r, number % N_VARIANTS);
   } else if (number % 4 == 0) {
     spec->value = with_specials;
@@ -105,10 +110,11 @@ static void compare_with_file(FILE *file) {
 
 int main(int argc, char **argv) {
   if (argc < 2) {
-    fputs("usage: test_bits FILE [--variants] [--write]\n", stderr);
+    fputs("usage: test_bits FILE [--variants | --quantised] [--write]\n", stderr);
     return 2;
   }
   with_variants = argc > 2 && strcmp(argv[2], "--variants") == 0;
+  is_quantised = argc > 2 && strcmp(argv[2], "--quantised") == 0;
   const bool write = strcmp(argv[argc - 1], "--write") == 0;
   FILE *file = fopen(argv[1], write ? "w" : "r");
   if (!CHECK_MSG(file != NULL, "%s", argv[1])) return check_report("bits");

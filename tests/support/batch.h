@@ -51,7 +51,9 @@ typedef enum test_tree {
 struct test_spec;
 /* Element `channel` of the row (tensor 'q', 'k' or 'v') of a source; token is 0 for the last row of
  * 'q', 1 for the one before and so on. And of 's', the sinks, and 'a', the slopes of ALiBi, where
- * the problem has them: by head alone. */
+ * the problem has them: by head alone. Where KV is quantised also of 'x' and 'y', the scales of K
+ * and V, and 'm' and 'n', their zero points: channel is the first one that has it, source, head and
+ * token are 0 where the scale mode knows none. The codes are those nearest to the elements. */
 typedef double (*test_value)(const struct test_spec *spec, char tensor, int64_t source,
                              int64_t head, int64_t token, int64_t channel);
 
@@ -91,6 +93,7 @@ typedef struct test_batch {
   splitkv_batch batch;
   splitkv_tensors tensors;
   guard_buffer q, k, v, table, offsets, kv_lens, q_offsets, out, lse, sinks, slopes, tree;
+  guard_buffer k_scales, v_scales, k_zeros, v_zeros;
   int64_t first_rows[TEST_MAX_REQUESTS + 1]; /* first query row of each request; their number */
   ref_result exact;                          /* NULLs until test_batch_compare */
   splitkv_arithmetic arithmetic;             /* class of the kernel set that the last run took */
@@ -120,6 +123,9 @@ enum {
   N_VARIANTS = 16
 };
 void test_spec_vary(test_spec *spec, rng *r, int which);
+
+/* Quantises KV: one of its dtypes with one of the scale modes for K and V each. */
+void test_spec_quantise(test_spec *spec, rng *r);
 
 /* Causal, right window, chunk and tree mask, in the same manner; of the first two the first. */
 enum { MASK_CAUSAL = 1, MASK_RIGHT = 2, MASK_CHUNK = 4, MASK_TREE = 8, N_MASKS = 16 };

@@ -87,6 +87,12 @@ static void forms(void) {
   c = begin();
   c.p.dtype_kv = SPLITKV_BF16;
   refused(&c, SPLITKV_ERROR_ASCEND_DTYPE, "problem.dtype_kv", SPLITKV_BF16, "f16");
+  for (int dtype = SPLITKV_INT8; dtype <= SPLITKV_INT4; ++dtype) {
+    static const char *const names[] = {"int8", "fp8_e4m3", "fp8_e5m2", "int4"};
+    c = begin();
+    c.p.dtype_kv = (splitkv_dtype)dtype;
+    refused(&c, SPLITKV_ERROR_ASCEND_DTYPE, "problem.dtype_kv", dtype, names[dtype - SPLITKV_INT8]);
+  }
   c = begin();
   c.p.dtype_out = SPLITKV_F32;
   refused(&c, SPLITKV_ERROR_ASCEND_DTYPE, "problem.dtype_out", SPLITKV_F32, "f16");

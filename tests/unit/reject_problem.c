@@ -105,7 +105,16 @@ static void refused(const splitkv_problem *p, splitkv_status want, const char *f
 /* X(field, type, number, status) */
 #define BAD_ENUMS(X)                                                                               \
   X(dtype_q, splitkv_dtype, 3, DTYPE)                                                              \
+  X(dtype_q, splitkv_dtype, SPLITKV_INT8, DTYPE)                                                   \
+  X(dtype_kv, splitkv_dtype, SPLITKV_INT4 + 1, DTYPE)                                              \
   X(dtype_kv, splitkv_dtype, 77, DTYPE)                                                            \
+  X(dtype_out, splitkv_dtype, SPLITKV_FP8_E4M3, DTYPE)                                             \
+  X(dtype_scales, splitkv_dtype, SPLITKV_BF16, DTYPE)                                              \
+  X(dtype_scales, splitkv_dtype, -1, DTYPE)                                                        \
+  X(k_scale_mode, splitkv_scale_mode, SPLITKV_SCALE_GROUP64 + 1, SCALE_MODE)                       \
+  X(v_scale_mode, splitkv_scale_mode, -1, SCALE_MODE)                                              \
+  X(k_scale_mode, splitkv_scale_mode, SPLITKV_SCALE_TENSOR, SCALE_MODE)                            \
+  X(v_scale_mode, splitkv_scale_mode, SPLITKV_SCALE_GROUP32, SCALE_MODE)                           \
   X(dtype_out, splitkv_dtype, -1, DTYPE)                                                           \
   X(layout, splitkv_layout, 3, LAYOUT)                                                             \
   X(layout, splitkv_layout, -1, LAYOUT)                                                            \
@@ -292,6 +301,79 @@ static void arithmetic_classes(void) {
   }
 }
 
+/* What goes with some dtypes of KV and not with others. */
+static void quantised(void) {
+  splitkv_problem p = reject_good_problem();
+  for (int dtype = SPLITKV_F32; dtype <= SPLITKV_BF16; ++dtype) {
+    p.dtype_kv = (splitkv_dtype)dtype;
+    p.v_scale_mode = SPLITKV_SCALE_TOKEN;
+    refused(&p, SPLITKV_ERROR_SCALE_MODE, "problem.v_scale_mode", SPLITKV_SCALE_TOKEN);
+    p.v_scale_mode = SPLITKV_SCALE_NONE;
+  }
+  for (int dtype = SPLITKV_F32; dtype <= SPLITKV_INT4; ++dtype) {
+    p.dtype_kv = (splitkv_dtype)dtype;
+    p.flags = SPLITKV_FLAG_ZERO_POINTS;
+    if (dtype == SPLITKV_INT8 || dtype == SPLITKV_INT4) {
+      CHECK(splitkv_describe(&p, NULL) == SPLITKV_OK);
+    } else {
+      refused(&p, SPLITKV_ERROR_ZERO_POINTS, "problem.flags", SPLITKV_FLAG_ZERO_POINTS);
+    }
+    p.flags = 0;
+    for (int mode = 0; mode <= SPLITKV_SCALE_GROUP64 && dtype >= SPLITKV_INT8; ++mode) {
+      p.k_scale_mode = (splitkv_scale_mode)mode;
+      p.v_scale_mode = (splitkv_scale_mode)(SPLITKV_SCALE_GROUP64 - mode);
+      CHECK(splitkv_describe(&p, NULL) == SPLITKV_OK);
+      p.k_scale_mode = p.v_scale_mode = SPLITKV_SCALE_NONE;
+    }
+  }
+  /* Scales of tokens have to fit, too, where strides of 0 make any number of pages fit. */
+  p = reject_good_problem();
+  p.dtype_kv = SPLITKV_INT8;
+  p.layout = SPLITKV_LAYOUT_STRIDES;
+  p.n_pages = INT64_MAX / 100;
+  p.v_scale_mode = SPLITKV_SCALE_CHANNEL;
+  CHECK(splitkv_describe(&p, NULL) == SPLITKV_OK);
+  p.k_scale_mode = SPLITKV_SCALE_TOKEN;
+  refused(&p, SPLITKV_ERROR_OVERFLOW, "problem.n_pages", INT64_MAX / 100);
+}
+
+/* Two channels to a byte: every row begins with a whole one. */
+static void odd_halves(void) {
+  splitkv_problem p = reject_good_problem();
+  p.dtype_kv = SPLITKV_INT4;
+  p.layout = SPLITKV_LAYOUT_STRIDES;
+  CHECK(splitkv_describe(&p, NULL) == SPLITKV_OK);
+#define ODD(field, value, status)                                                                  \
+  p.field += (value);                                                                              \
+  refused(&p, SPLITKV_ERROR_##status, "problem." #field, p.field);                                 \
+  p.field -= (value);
+  ODD(head_dim, 1, HEAD_DIM)
+  ODD(head_dim_v, -1, HEAD_DIM_V)
+  ODD(k_stride_page, 641, STRIDE)
+  ODD(k_stride_token, 21, STRIDE)
+  ODD(k_stride_head, 7, STRIDE)
+  ODD(v_stride_page, 1, STRIDE)
+  ODD(v_stride_token, 41, STRIDE)
+  ODD(v_stride_head, 1, STRIDE)
+#undef ODD
+}
+
+/* The class bf16 has no kernels for codes: by name it says so, else the class f32 takes over. */
+static void codes_of_other_classes(void) {
+  splitkv_problem p = reject_good_problem();
+  p.arithmetic = SPLITKV_ARITHMETIC_BF16;
+  for (int dtype = SPLITKV_INT8; dtype <= SPLITKV_INT4; ++dtype) {
+    p.dtype_kv = (splitkv_dtype)dtype;
+    p.isa = SPLITKV_ISA_AUTO;
+    CHECK(splitkv_describe(&p, NULL) == SPLITKV_OK);
+    p.isa = SPLITKV_ISA_AVX512BF16;
+    splitkv_error error = reject_error();
+    const splitkv_status status = splitkv_describe(&p, &error);
+    if (status == SPLITKV_ERROR_ISA_UNAVAILABLE) continue; /* not in this build */
+    refused(&p, SPLITKV_ERROR_ISA_DTYPE, "problem.dtype_kv", dtype);
+  }
+}
+
 void reject_problems(void) {
   const splitkv_problem good = reject_good_problem();
   splitkv_error error = reject_error();
@@ -304,6 +386,9 @@ void reject_problems(void) {
   scales();
   softcaps();
   combinations();
+  quantised();
+  odd_halves();
+  codes_of_other_classes();
   overflows();
   unavailable_kernel_sets();
 }

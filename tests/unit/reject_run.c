@@ -26,7 +26,7 @@ typedef struct scene {
   const splitkv_pool *pool;
 } scene;
 
-static void scene_create(scene *s, splitkv_table_format format, splitkv_index_type type) {
+static test_spec *scene_spec(void) {
   static test_spec spec;
   test_spec_init(&spec);
   test_spec_requests(&spec, 3, 0);
@@ -35,18 +35,27 @@ static void scene_create(scene *s, splitkv_table_format format, splitkv_index_ty
   spec.problem.n_heads_q = 4;
   spec.problem.n_heads_kv = 2;
   spec.problem.head_dim = spec.problem.head_dim_v = 24;
-  spec.problem.table_format = format;
-  spec.problem.table_type = type;
   spec.problem.split_policy = SPLITKV_SPLIT_FIXED_SIZE;
   spec.problem.split_value = 30;
   spec.extra_pages = 2;
   spec.extra_width = 2;
+  return &spec;
+}
+
+static void scene_of(scene *s, const test_spec *spec) {
   memset(s, 0, sizeof *s);
-  test_batch_build(&s->b, &spec);
+  test_batch_build(&s->b, spec);
   CHECK(splitkv_plan_create(&s->b.problem, &s->b.batch, NULL, &s->plan, NULL) == SPLITKV_OK);
   s->workspace_bytes = splitkv_plan_workspace_bytes(s->plan);
   CHECK(s->workspace_bytes > 0);
   s->workspace = guard_create(s->workspace_bytes, GUARD_LEFT, 64);
+}
+
+static void scene_create(scene *s, splitkv_table_format format, splitkv_index_type type) {
+  test_spec *spec = scene_spec();
+  spec->problem.table_format = format;
+  spec->problem.table_type = type;
+  scene_of(s, spec);
 }
 
 static void scene_destroy(scene *s) {
@@ -219,6 +228,7 @@ static void other_problems(scene *s) {
   MISMATCH(window_tokens, 50)
   MISMATCH(logit_softcap, 30)
   MISMATCH(flags, SPLITKV_FLAG_SINKS)
+  MISMATCH(v_scale_mode, SPLITKV_SCALE_HEAD)
 #undef MISMATCH
   static _Alignas(64) unsigned char no_plan[4096];
   memset(no_plan, 1, sizeof no_plan);
@@ -241,7 +251,59 @@ static void misaligned(scene *s) {
   refused(s, SPLITKV_ERROR_TENSOR_ALIGNMENT, "tensors.lse", 1);
 }
 
+/* Scales and zero points: there where the problem has them, aligned, and nowhere else. */
+static void scale_tensors(scene *s) {
+  static const int8_t number[8];
+  const splitkv_tensors kept = s->tensors;
+  const struct {
+    const char *field;
+    const void **pointer;
+    int mode;
+  } tensors[] = {{"tensors.k_scales", &s->tensors.k_scales, s->problem.k_scale_mode},
+                 {"tensors.v_scales", &s->tensors.v_scales, s->problem.v_scale_mode},
+                 {"tensors.k_zeros", (const void **)&s->tensors.k_zeros, s->problem.k_scale_mode},
+                 {"tensors.v_zeros", (const void **)&s->tensors.v_zeros, s->problem.v_scale_mode}};
+  for (int i = 0; i < 4; ++i) {
+    const bool is_zeros = i >= 2, flag = (s->problem.flags & SPLITKV_FLAG_ZERO_POINTS) != 0;
+    if (tensors[i].mode == SPLITKV_SCALE_NONE || (is_zeros && !flag)) {
+      *tensors[i].pointer = number;
+      refused(s, SPLITKV_ERROR_TENSOR_UNUSED, tensors[i].field, 0);
+      continue;
+    }
+    *tensors[i].pointer = NULL;
+    refused(s, SPLITKV_ERROR_NULL_POINTER, tensors[i].field, 0);
+    if (is_zeros) continue;
+    *tensors[i].pointer = (const char *)*tensors[i].pointer + 1;
+    refused(s, SPLITKV_ERROR_TENSOR_ALIGNMENT, tensors[i].field, 1);
+  }
+  /* A struct that ends before them has none. */
+  s->tensors.struct_size = offsetof(splitkv_tensors, k_scales);
+  refused(s, SPLITKV_ERROR_NULL_POINTER,
+          s->problem.k_scale_mode ? "tensors.k_scales" : "tensors.v_scales", 0);
+  s->tensors = kept;
+  accepted(s);
+}
+
+static void reject_scales(splitkv_scale_mode k, splitkv_scale_mode v, uint32_t flags) {
+  static scene s;
+  test_spec *spec = scene_spec();
+  spec->problem.dtype_kv = SPLITKV_INT8;
+  spec->problem.k_scale_mode = k;
+  spec->problem.v_scale_mode = v;
+  spec->problem.dtype_scales = flags ? SPLITKV_F16 : SPLITKV_F32;
+  spec->problem.flags = flags;
+  scene_of(&s, spec);
+  restore(&s);
+  accepted(&s);
+  scale_tensors(&s);
+  CHECK(test_batch_run(&s.b, NULL) && test_batch_compare(&s.b, NULL));
+  scene_destroy(&s);
+}
+
 void reject_runs(void) {
+  reject_scales(SPLITKV_SCALE_TENSOR, SPLITKV_SCALE_NONE, 0);
+  reject_scales(SPLITKV_SCALE_TOKEN, SPLITKV_SCALE_CHANNEL, SPLITKV_FLAG_ZERO_POINTS);
+  reject_scales(SPLITKV_SCALE_NONE, SPLITKV_SCALE_GROUP32, SPLITKV_FLAG_ZERO_POINTS);
   static scene s;
   scene_create(&s, SPLITKV_TABLE_DENSE, SPLITKV_I32);
   restore(&s);

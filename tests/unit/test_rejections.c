@@ -20,9 +20,10 @@ splitkv_error reject_error(void) {
  * their name, and the dtype that a set does not do by its name alone. */
 static bool is_sentence(const splitkv_error *error, const char *field, int64_t value) {
   static const char *const sets[] = {"auto", "scalar", "avx2", "avx512", "neon", "avx512bf16"};
-  static const char *const endings[] = {" f32", " f16", " bf16"};
+  static const char *const endings[] = {" f32",      " f16",      " bf16", " int8",
+                                        " fp8_e4m3", " fp8_e5m2", " int4"};
   if (error->status == SPLITKV_ERROR_ISA_DTYPE) {
-    return value >= 0 && value < 3 && memchr(error->message, 0, sizeof error->message) &&
+    return value >= 0 && value < 7 && memchr(error->message, 0, sizeof error->message) &&
            strstr(error->message, field) && strstr(error->message, endings[value]);
   }
   char number[32], hex[32];

@@ -157,7 +157,7 @@ static int64_t check_bundles(const splitkv_plan *plan, int64_t task, spl_scratch
     CHECK(b.n >= 1 && b.n <= plan->max_bundle);
     check_bundle(&b, &walk);
     for (int64_t i = 0; i < b.n; i++)
-      spl_scratch_add(needs, i, plan->blocks[b.pieces[i].block].n_rows,
+      spl_scratch_add(&plan->shape, needs, i, plan->blocks[b.pieces[i].block].n_rows,
                       b.pieces[i].end - b.pieces[i].first);
     /* Even sizes: where one bundle follows another in a request without cuts, it is no wider. */
     if (last.n > 0 && last.pieces[0].block == b.pieces[0].block && last.first == b.first &&
