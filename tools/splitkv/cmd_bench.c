@@ -44,7 +44,7 @@ const char cmd_bench_help[] =
     "  result     'in bound' where its error is within our bound, else the largest\n"
     "             error / bound, and WRONG where it is no attention at all\n"
     "\n"
-    "  --suite NAME      pr683, ragged, odd, long, variants or models;\n"
+    "  --suite NAME      pr683, ragged, odd, long, variants, models or quant;\n"
     "                    may be repeated\n"
     "  --vs PEER         ggml, onnxruntime, openvino, torch or what else bench/peers\n"
     "                    has; PEER:f32, PEER:f16 or PEER:bf16 is the peer with KV of\n"

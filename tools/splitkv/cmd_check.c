@@ -29,7 +29,7 @@ const char cmd_check_help[] =
     "  lse err       largest |lse - exact|\n"
     "  of bound      largest error as a part of its bound; up to 1 passes\n"
     "\n"
-    "  --suite NAME      pr683, ragged, odd, long, variants or models;\n"
+    "  --suite NAME      pr683, ragged, odd, long, variants, models or quant;\n"
     "                    may be repeated\n"
     "  --json            one JSON object instead of the table\n"
     "  --json-file FILE  the JSON object to FILE, beside the table\n"

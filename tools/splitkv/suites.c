@@ -200,6 +200,55 @@ static const suite_case models[] = {
 };
 #undef MODEL
 
+/* Codes of each kind with scales of each kind, over groups 1, 4 and 8 and other odd ones, ragged
+ * lengths, and channels that are no multiple of anything where the codes allow it. */
+#define SHAPE_1 "kv=300,0,77,1 hq=3 hkv=3 page=7 table=shuffled "
+#define SHAPE_4 "b=5 kv=0..600 hq=8 hkv=2 page=16 table=shared "
+#define SHAPE_8 "kv=513,64,77 hq=16 hkv=2 page=64 layout=hnd table=shuffled "
+#define SHAPE_5 "b=7 kv=0..400 hq=15 hkv=3 page=19 table=shuffled format=csr split=size:50 "
+#define CODES(dtype, odd)                                                                          \
+  {dtype "-none", SHAPE_1 "d=64 scales=none kv_dtype=" dtype, SUITE_CHECK},                        \
+      {dtype "-tensor", SHAPE_8 "d=128 scales=tensor kv_dtype=" dtype, SUITE_CHECK},               \
+      {dtype "-head", SHAPE_5 "d=" odd " scales=head kv_dtype=" dtype, SUITE_CHECK},               \
+      {dtype "-channel", SHAPE_4 "d=128 dv=96 scales=channel kv_dtype=" dtype, SUITE_CHECK},       \
+      {dtype "-token", SHAPE_8 "d=80 scales=token scales_dtype=f16 kv_dtype=" dtype, SUITE_CHECK}, \
+      {dtype "-group32", SHAPE_4 "d=" odd " scales=group32 kv_dtype=" dtype, SUITE_CHECK},         \
+      {dtype "-group64", SHAPE_1 "d=192 dv=128 scales=group64 scales_dtype=f16 kv_dtype=" dtype,   \
+       SUITE_CHECK},                                                                               \
+      {dtype "-channel-token",                                                                     \
+       SHAPE_8 "d=" odd " scales=channel/token data=adversarial kv_dtype=" dtype, SUITE_CHECK},    \
+      {dtype "-masks", SHAPE_4 "d=64 q=0..9 causal window=200 softcap=20 sinks kv_dtype=" dtype,   \
+       SUITE_CHECK},                                                                               \
+      {dtype "-mla", SHAPE_5 "d=96 dv=72 mla scales=group32 kv_dtype=" dtype, SUITE_CHECK},        \
+      {dtype "-q-bf16", SHAPE_1 "d=112 dtype=bf16 kv_dtype=" dtype, SUITE_CHECK}, {                \
+    dtype "-8k", "kv=8192 table=shuffled kv_dtype=" dtype, SUITE_BOTH                              \
+  }
+#define ZEROS(dtype, odd)                                                                          \
+  {dtype "-zeros-tensor", SHAPE_1 "d=" odd " scales=tensor zeros kv_dtype=" dtype, SUITE_CHECK},   \
+      {dtype "-zeros-head", SHAPE_4 "d=128 scales=head zeros kv_dtype=" dtype, SUITE_CHECK},       \
+      {dtype "-zeros-channel", SHAPE_8 "d=" odd " scales=channel zeros kv_dtype=" dtype,           \
+       SUITE_CHECK},                                                                               \
+      {dtype "-zeros-token", SHAPE_5 "d=64 scales=token zeros scales_dtype=f16 kv_dtype=" dtype,   \
+       SUITE_CHECK},                                                                               \
+      {dtype "-zeros-group32", SHAPE_8 "d=128 dv=" odd " scales=group32 zeros kv_dtype=" dtype,    \
+       SUITE_CHECK},                                                                               \
+      {dtype "-zeros-group64", SHAPE_4 "d=96 scales=group64 zeros kv_dtype=" dtype, SUITE_CHECK},  \
+      {dtype "-zeros-channel-group32",                                                             \
+       SHAPE_1 "d=64 scales=channel/group32 zeros data=adversarial kv_dtype=" dtype, SUITE_CHECK}, \
+  {                                                                                                \
+    dtype "-zeros-none-token", SHAPE_4 "d=64 scales=none/token zeros kv_dtype=" dtype, SUITE_CHECK \
+  }
+static const suite_case quant[] = {
+    CODES("int8", "77"), CODES("fp8_e4m3", "33"), CODES("fp8_e5m2", "111"),
+    CODES("int4", "70"), ZEROS("int8", "35"),     ZEROS("int4", "34"),
+};
+#undef CODES
+#undef ZEROS
+#undef SHAPE_1
+#undef SHAPE_4
+#undef SHAPE_8
+#undef SHAPE_5
+
 /* What the Ascend kernel was never tested on: ragged lengths, empty requests, partial pages, tables
  * that are not the identity, pages other than 128, channels other than 128, cores other than 24,
  * splits beside a tail, bf16. A case has a rule where the other one plans the same. */
@@ -265,6 +314,7 @@ const suite suites[] = {
     SUITE("long", long_context, "up to 1 M tokens"),
     SUITE("variants", variants, "sliding windows, soft-cap, sinks and ALiBi"),
     SUITE("models", models, "models in decode, prefill, both, and trees of drafts"),
+    SUITE("quant", quant, "KV in int8, fp8 and int4 with scales and zero points"),
     SUITE("ascend", ascend,
           "for 'splitkv ascend': what the pull request's kernel was never run on"),
 };
