@@ -39,7 +39,9 @@ static void random_rows(test_spec *spec, rng *r, uint64_t seed, int64_t max_rows
   test_spec_vary(spec, r, (int)(seed % N_VARIANTS));
   test_spec_rows(spec, r, max_rows);
   test_spec_mask(spec, r, masks[seed / N_VARIANTS % N_MASK_SETS]);
-  if (seed % 3 == 0 && !(spec->problem.flags & SPLITKV_FLAG_ALIBI)) {
+  if (seed % 5 == 2) test_spec_quantise(spec, r);
+  if (seed % 3 == 0 && spec->problem.dtype_kv < SPLITKV_INT8 &&
+      !(spec->problem.flags & SPLITKV_FLAG_ALIBI)) {
     spec->specials = true;
     spec->data = DATA_NORMAL; /* no weight is negligible */
   }
@@ -112,6 +114,7 @@ static void causal_rows_are_decode(uint64_t seed) {
   test_spec_random(&spec, &r, &ranges);
   test_spec_vary(&spec, &r, (int)(seed % N_VARIANTS) & ~VARIANT_WINDOW);
   test_spec_rows(&spec, &r, seed % 4 == 0 ? 250 : 50);
+  if (seed % 5 == 2) test_spec_quantise(&spec, &r);
   spec.no_lse = false;
   spec.problem.flags |= SPLITKV_FLAG_CAUSAL;
   as_decode(&decode, &spec);
