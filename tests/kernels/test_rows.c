@@ -173,8 +173,25 @@ static void judge(const test_batch *b, const test_spec *other, const int64_t *ke
   test_batch_destroy(&a);
 }
 
+/* The same requests in other pages, under another layout, with other tables. */
+static void lay_out_otherwise(test_spec *s, rng *r) {
+  static const int64_t pages[] = {1, 3, 16, 64, 100, 128, 700};
+  splitkv_problem *p = &s->problem;
+  p->page_size_tokens = RNG_PICK(r, pages);
+  p->table_format = (splitkv_table_format)rng_range(r, 0, 1);
+  p->table_type = (splitkv_index_type)rng_range(r, 0, 1);
+  if (!s->v_aliases_k || p->head_dim == p->head_dim_v)
+    p->layout = (splitkv_layout)rng_range(r, 0, 2);
+  p->q_stride_head = p->head_dim + rng_range(r, 0, 8);
+  p->q_stride_request = 0;
+  s->stride_kind = (test_stride_kind)rng_range(r, 0, N_STRIDE_KINDS - 1);
+  s->kv_lens_type = (splitkv_index_type)rng_range(r, 0, 1);
+  s->q_offsets_type = (splitkv_index_type)rng_range(r, 0, 1);
+  s->table = (test_table)rng_range(r, 0, 2);
+}
+
 /* FIXED_SIZE and NONE: a request's rows have the same bits alone and in any batch, on any number of
- * workers and threads; those of one row without offsets, too. */
+ * workers and threads, in any pages; those of one row without offsets, too. */
 static void batch_invariance(uint64_t seed) {
   const test_ranges ranges = {6, 600, 100, 3, 12, 5000};
   static test_spec spec, other;
@@ -208,6 +225,11 @@ static void batch_invariance(uint64_t seed) {
     }
     other.n_workers = rng_range(&r, 1, 20);
     judge(&b, &other, kept_of, RNG_PICK(&r, pools), "another batch");
+    other = spec;
+    lay_out_otherwise(&other, &r);
+    for (int64_t i = 0; i < other.n_requests; ++i)
+      kept_of[i] = i;
+    judge(&b, &other, kept_of, RNG_PICK(&r, pools), "other pages and layout");
   }
   test_batch_destroy(&b);
 }
