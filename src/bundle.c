@@ -6,7 +6,7 @@
 #include "checked.h"
 
 int64_t spl_bundle_width(const splitkv_plan *plan, int64_t block, int64_t n) {
-  const int64_t most = spl_max(1, plan->max_bundle / plan->blocks[block].n_rows);
+  const int64_t most = spl_most_heads(&plan->limit, plan->blocks[block].n_rows);
   return spl_ceil_div(n, spl_ceil_div(n, most));
 }
 

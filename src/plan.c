@@ -26,8 +26,8 @@ typedef struct measure {
   int64_t max_cut_rows; /* of blocks that AUTO may cut */
   int64_t n_slots;      /* where the rule cuts; for AUTO the most that n_workers can make */
   int64_t n_merge_runs; /* most */
-  int64_t max_bundle;   /* KV heads that a task walks side by side */
-  int64_t stack_bytes;  /* of one task's scratch; 0: it is in the workspace */
+  spl_bundle_limit limit;
+  int64_t stack_bytes; /* of one task's scratch; 0: it is in the workspace */
 } measure;
 
 static splitkv_status fail_overflow(splitkv_error *error, const char *field, int64_t value) {
@@ -126,13 +126,12 @@ static splitkv_status measure_batch(const spl_shape *shape, const splitkv_batch 
   return SPLITKV_OK;
 }
 
-/* Scratch that any task has room in: bundles of at most max_bundle pieces in all their rows, or one
- * piece of max_rows. */
-static spl_scratch most_scratch(const spl_shape *shape, int64_t max_bundle, int64_t max_rows,
-                                int64_t n_tokens) {
+/* Scratch that any task has room in, with blocks of at most max_rows. */
+static spl_scratch most_scratch(const spl_shape *shape, const spl_bundle_limit *limit,
+                                int64_t max_rows, int64_t n_tokens) {
   spl_scratch scratch = {0};
-  for (int64_t i = max_bundle - 1; i >= 0; i--) {
-    const int64_t rows = i == 0 ? max_rows : spl_min(max_rows, max_bundle / (i + 1));
+  for (int64_t i = limit->heads - 1; i >= 0; i--) {
+    const int64_t rows = i == 0 ? max_rows : spl_min(max_rows, limit->rows / (i + 1));
     /* The Q of more heads can be smaller, but grows with each eight of them. */
     for (int64_t n = spl_max(1, rows - 7); n <= rows; n++)
       spl_scratch_add(shape, &scratch, i, n, n_tokens);
@@ -145,33 +144,42 @@ static bool most_bytes(const spl_shape *shape, const spl_scratch *scratch, int64
   return spl_scratch_bytes(shape, scratch, &rows, &sums) && spl_add(rows, sums, bytes);
 }
 
-/* KV heads of one query row that a task walks side by side: where the rows of a token's heads lie
- * side by side, in bundles of even size, as many as are worth their memory: this tile and the next
- * one should stay in a second-level cache, and scratch should be kilobytes. It depends on the
- * problem alone, so that scratch never shrinks where pieces grow. */
-static int64_t choose_bundle(const spl_shape *shape) {
+/* How much is walked side by side: where the rows of a token's heads lie side by side, bundles of
+ * even size, as many heads as are worth their memory: this tile and the next one should stay in a
+ * second-level cache, and scratch should be kilobytes. It depends on the problem alone, so that
+ * scratch never shrinks where pieces grow. */
+static spl_bundle_limit choose_bundle(const spl_shape *shape) {
   const splitkv_problem *p = &shape->problem;
   const bool side_by_side = shape->k.head < shape->k.token && shape->v.head < shape->v.token;
-  if (!side_by_side || p->n_heads_kv == 1) return 1;
+  spl_bundle_limit limit = {1, 1};
+  if (!side_by_side || p->n_heads_kv == 1) return limit;
   const int64_t tile_bytes =
       spl_kv_bytes(shape, SPL_TILE_TOKENS * (p->head_dim + p->head_dim_v)); /* of one head */
   const int64_t by_cache = spl_max(1, SPL_BUNDLE_BYTES / tile_bytes);
   int64_t n = spl_min(p->n_heads_kv, spl_min(SPL_MAX_BUNDLE, by_cache)), bytes = 0;
   for (; n > 1; n--) {
-    const spl_scratch scratch = most_scratch(shape, n, 1, INT64_MAX);
+    limit = (spl_bundle_limit){n, n};
+    const spl_scratch scratch = most_scratch(shape, &limit, 1, INT64_MAX);
     if (most_bytes(shape, &scratch, &bytes) && bytes <= SPL_BUNDLE_SCRATCH_BYTES) break;
   }
-  return spl_ceil_div(p->n_heads_kv, spl_ceil_div(p->n_heads_kv, n));
+  limit = (spl_bundle_limit){1, 1};
+  const spl_scratch one = most_scratch(shape, &limit, 1, INT64_MAX);
+  limit.heads = spl_ceil_div(p->n_heads_kv, spl_ceil_div(p->n_heads_kv, n));
+  limit.rows = limit.heads;
+  if (most_bytes(shape, &one, &bytes)) {
+    limit.rows = spl_max(limit.rows, SPL_BUNDLE_SCRATCH_BYTES / bytes);
+  }
+  return limit;
 }
 
 /* Scratch of all tasks in the workspace; 0 when one task's scratch fits on the stack. */
-static bool scratch_bound(const spl_shape *shape, int64_t max_bundle, int64_t max_rows,
+static bool scratch_bound(const spl_shape *shape, const spl_bundle_limit *limit, int64_t max_rows,
                           int64_t longest_piece, int64_t n_workers, int64_t *stack_bytes,
                           int64_t *region_bytes) {
   *region_bytes = 0;
   *stack_bytes = 0;
   int64_t each = 0;
-  const spl_scratch most = most_scratch(shape, max_bundle, max_rows, longest_piece);
+  const spl_scratch most = most_scratch(shape, limit, max_rows, longest_piece);
   if (!most_bytes(shape, &most, &each)) return false;
   if (!spl_round_up(each, SPLITKV_ALIGNMENT, &each)) return false;
   if (each <= SPL_STACK_BYTES) {
@@ -358,7 +366,7 @@ static spl_scratch measure_scratch(const splitkv_plan *plan, int64_t task,
 /* Where each task's scratch lies in the workspace, sized by the pieces that it really has: the rows
  * of all tasks, then their sums. Returns the bytes. */
 static int64_t place_scratch(splitkv_plan *plan, int64_t max_rows, int64_t longest_piece) {
-  const spl_scratch most = most_scratch(&plan->shape, plan->max_bundle, max_rows, longest_piece);
+  const spl_scratch most = most_scratch(&plan->shape, &plan->limit, max_rows, longest_piece);
   int64_t rows_end = 0, sums_end = 0;
   for (int64_t t = 0; t < plan->n_tasks; t++) {
     spl_task *task = &plan->tasks[t];
@@ -374,7 +382,7 @@ static int64_t place_scratch(splitkv_plan *plan, int64_t max_rows, int64_t longe
 
 /* On the stack every task has room for the longest pieces. */
 static void place_on_stack(splitkv_plan *plan, int64_t max_rows, int64_t longest_piece) {
-  const spl_scratch most = most_scratch(&plan->shape, plan->max_bundle, max_rows, longest_piece);
+  const spl_scratch most = most_scratch(&plan->shape, &plan->limit, max_rows, longest_piece);
   int64_t rows = 0, sums = 0;
   const bool fits = spl_scratch_bytes(&plan->shape, &most, &rows, &sums);
   assert(fits);
@@ -404,7 +412,7 @@ static void make_plan(splitkv_plan *plan, const spl_shape *shape, const splitkv_
   plan->n_rows = m->n_rows;
   plan->n_workers = batch->n_workers;
   plan->n_attended = m->total_tokens;
-  plan->max_bundle = m->max_bundle;
+  plan->limit = m->limit;
   int64_t bytes = 0;
   (void)place_plan(batch->n_requests, m->n_blocks, batch->n_workers, m->n_merge_runs, plan, &bytes);
   list_blocks(plan, batch);
@@ -439,8 +447,8 @@ static splitkv_status prepare(const splitkv_problem *problem, const splitkv_batc
   if (status != SPLITKV_OK) return status;
   int64_t scratch = 0;
   spl_workspace workspace;
-  m->max_bundle = choose_bundle(shape);
-  if (!scratch_bound(shape, m->max_bundle, m->max_block_rows, m->longest_piece, batch->n_workers,
+  m->limit = choose_bundle(shape);
+  if (!scratch_bound(shape, &m->limit, m->max_block_rows, m->longest_piece, batch->n_workers,
                      &m->stack_bytes, &scratch) ||
       !spl_workspace_layout(shape, m->n_slots, scratch, &workspace) ||
       (uint64_t)workspace.bytes > SIZE_MAX) {
@@ -652,11 +660,12 @@ splitkv_status splitkv_get_sizes(const splitkv_problem *problem, const splitkv_l
                                    ? l.max_workers - 1 + l.max_prefix_rows
                                : p->split_policy == SPLITKV_SPLIT_NONE ? 0
                                                                        : n_blocks;
+  const spl_bundle_limit bundle = choose_bundle(&shape);
   int64_t n_slots = 0, stack = 0, scratch = 0, plan_bytes = 0;
   spl_workspace workspace;
   if (!spl_slot_bound(p, &l, &n_slots) ||
       !scratch_bound(
-          &shape, choose_bundle(&shape),
+          &shape, &bundle,
           spl_min(spl_max(l.max_q_rows_per_request, l.max_prefix_rows), spl_block_rows(p)),
           spl_longest_piece(p, longest), l.max_workers, &stack, &scratch) ||
       !spl_workspace_layout(&shape, n_slots, scratch, &workspace) ||

@@ -13,6 +13,17 @@
 #define SPL_BUNDLE_BYTES (256 * 1024)
 #define SPL_BUNDLE_SCRATCH_BYTES (256 * 1024)
 
+/* KV heads that a task walks side by side: at most `heads`, and of blocks of several query rows at
+ * most `rows` rows in all. A block may always be walked alone. */
+typedef struct spl_bundle_limit {
+  int64_t heads, rows; /* 1 <= heads <= rows */
+} spl_bundle_limit;
+
+static inline int64_t spl_most_heads(const spl_bundle_limit *limit, int64_t n_rows) {
+  const int64_t by_rows = limit->rows / n_rows;
+  return by_rows < 1 ? 1 : by_rows < limit->heads ? by_rows : limit->heads;
+}
+
 /* What one task takes of scratch, and where. */
 typedef struct spl_task_scratch {
   spl_scratch needs;
@@ -50,7 +61,7 @@ struct splitkv_plan {
   int64_t n_merge_pairs;
   int64_t n_merge_tasks;  /* that share the rows of all merge pairs; 0 when there are none */
   int64_t n_attended;     /* tokens that some row attends to, of all blocks */
-  int64_t max_bundle;     /* KV heads of one query row that a task walks side by side, >= 1 */
+  spl_bundle_limit limit; /* of bundles */
   int64_t stack_bytes;    /* of one task's scratch; 0 when it is in the workspace */
   spl_task_scratch stack; /* of every task, unless it is in the workspace */
   spl_workspace workspace;

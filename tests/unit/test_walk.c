@@ -128,7 +128,7 @@ static void check_scratch(const splitkv_plan *plan, int64_t task, const spl_scra
                           int64_t *rows, int64_t *sums) {
   const spl_task_scratch *t = plan->stack_bytes > 0 ? &plan->stack : &plan->tasks[task].scratch;
   const spl_scratch *has = &t->needs;
-  CHECK(has->n_groups >= needs->n_groups && has->n_groups <= plan->max_bundle);
+  CHECK(has->n_groups >= needs->n_groups && has->n_groups <= plan->limit.heads);
   for (int64_t i = 0; i < needs->n_groups; i++) {
     CHECK(needs->rows[i] <= has->rows[i] && needs->folding_rows[i] <= has->folding_rows[i]);
   }
@@ -154,7 +154,7 @@ static int64_t check_bundles(const splitkv_plan *plan, int64_t task, spl_scratch
   spl_bundle b, last = {.n = 0};
   int64_t beside = 0;
   while (spl_bundle_next(&bundles, &b)) {
-    CHECK(b.n >= 1 && b.n <= plan->max_bundle);
+    CHECK(b.n >= 1 && b.n <= plan->limit.heads);
     check_bundle(&b, &walk);
     for (int64_t i = 0; i < b.n; i++)
       spl_scratch_add(&plan->shape, needs, i, plan->blocks[b.pieces[i].block].n_rows,
@@ -330,7 +330,7 @@ static void check_widths(void) {
     const int64_t kv_len = 1000;
     splitkv_plan *plan = plan_of(&problem, 1, &kv_len, 1);
     if (plan == NULL) return;
-    CHECK(plan->max_bundle == cases[i].width && plan->n_tasks == 1);
+    CHECK(plan->limit.heads == cases[i].width && plan->n_tasks == 1);
     const spl_walk walk = spl_walk_task(plan, 0);
     spl_bundle_walk bundles = spl_bundle_begin(&walk);
     spl_bundle b;
