@@ -33,10 +33,6 @@ int64_t spl_dtype_bytes(splitkv_dtype dtype) {
   }
 }
 
-int64_t spl_kv_bytes(splitkv_dtype dtype) {
-  return spl_is_quantised(dtype) ? 1 : spl_dtype_bytes(dtype);
-}
-
 int64_t spl_index_bytes(splitkv_index_type type) {
   switch ((int)type) {
   case SPLITKV_I32:
@@ -81,7 +77,6 @@ static splitkv_status check_ranges(const range *ranges, int n, splitkv_error *er
   check_ranges((ranges), (int)(sizeof(ranges) / sizeof(ranges)[0]), (error))
 
 static splitkv_status check_counts(const splitkv_problem *p, splitkv_error *error) {
-  const int last_mode = spl_is_quantised(p->dtype_kv) ? SPLITKV_SCALE_GROUP64 : SPLITKV_SCALE_NONE;
   const range counts[] = {
       {"problem.n_heads_q", p->n_heads_q, 1, INT32_MAX, SPLITKV_ERROR_N_HEADS_Q},
       {"problem.n_heads_kv", p->n_heads_kv, 1, INT32_MAX, SPLITKV_ERROR_N_HEADS_KV},
@@ -90,7 +85,7 @@ static splitkv_status check_counts(const splitkv_problem *p, splitkv_error *erro
       {"problem.page_size_tokens", p->page_size_tokens, 1, INT64_MAX, SPLITKV_ERROR_PAGE_SIZE},
       {"problem.n_pages", p->n_pages, 0, INT64_MAX, SPLITKV_ERROR_N_PAGES},
       {"problem.dtype_q", (int)p->dtype_q, SPLITKV_F32, SPLITKV_BF16, SPLITKV_ERROR_DTYPE},
-      {"problem.dtype_kv", (int)p->dtype_kv, SPLITKV_F32, SPLITKV_INT4, SPLITKV_ERROR_DTYPE},
+      {"problem.dtype_kv", (int)p->dtype_kv, SPLITKV_F32, SPLITKV_BF16, SPLITKV_ERROR_DTYPE},
       {"problem.dtype_out", (int)p->dtype_out, SPLITKV_F32, SPLITKV_BF16, SPLITKV_ERROR_DTYPE},
       {"problem.layout", (int)p->layout, SPLITKV_LAYOUT_NHD, SPLITKV_LAYOUT_STRIDES,
        SPLITKV_ERROR_LAYOUT},
@@ -110,10 +105,8 @@ static splitkv_status check_counts(const splitkv_problem *p, splitkv_error *erro
       {"problem.window_right_tokens", p->window_right_tokens, 0, 0, SPLITKV_ERROR_WINDOW},
       {"problem.chunk_tokens", p->chunk_tokens, 0, 0, SPLITKV_ERROR_CHUNK},
       {"problem.tree_tokens", p->tree_tokens, 0, 0, SPLITKV_ERROR_TREE},
-      {"problem.k_scale_mode", (int)p->k_scale_mode, SPLITKV_SCALE_NONE, last_mode,
-       SPLITKV_ERROR_SCALE_MODE},
-      {"problem.v_scale_mode", (int)p->v_scale_mode, SPLITKV_SCALE_NONE, last_mode,
-       SPLITKV_ERROR_SCALE_MODE},
+      {"problem.k_scale_mode", (int)p->k_scale_mode, 0, 0, SPLITKV_ERROR_SCALE_MODE},
+      {"problem.v_scale_mode", (int)p->v_scale_mode, 0, 0, SPLITKV_ERROR_SCALE_MODE},
       {"problem.dtype_scales", (int)p->dtype_scales, 0, SPLITKV_F16, SPLITKV_ERROR_DTYPE},
       {"problem.reserved3", p->reserved3, 0, 0, SPLITKV_ERROR_RESERVED},
   };
@@ -130,47 +123,6 @@ static splitkv_status check_counts(const splitkv_problem *p, splitkv_error *erro
   const range value[] = {{"problem.split_value", p->split_value, takes_value ? 1 : 0,
                           takes_value ? most : 0, SPLITKV_ERROR_SPLIT_VALUE}};
   return CHECK_RANGES(value, error);
-}
-
-/* Codes of four bits lie two to a byte, so that no count may be odd. */
-static splitkv_status check_even(const splitkv_problem *p, splitkv_error *error) {
-  if (p->dtype_kv != SPLITKV_INT4) return SPLITKV_OK;
-  const struct {
-    const char *field;
-    int64_t value;
-    splitkv_status status;
-  } counts[] = {
-      {"problem.head_dim", p->head_dim, SPLITKV_ERROR_HEAD_DIM},
-      {"problem.head_dim_v", p->head_dim_v, SPLITKV_ERROR_HEAD_DIM_V},
-      {"problem.k_stride_page", p->k_stride_page, SPLITKV_ERROR_STRIDE},
-      {"problem.k_stride_token", p->k_stride_token, SPLITKV_ERROR_STRIDE},
-      {"problem.k_stride_head", p->k_stride_head, SPLITKV_ERROR_STRIDE},
-      {"problem.v_stride_page", p->v_stride_page, SPLITKV_ERROR_STRIDE},
-      {"problem.v_stride_token", p->v_stride_token, SPLITKV_ERROR_STRIDE},
-      {"problem.v_stride_head", p->v_stride_head, SPLITKV_ERROR_STRIDE},
-  };
-  for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
-    if (counts[i].value % 2 == 0) continue;
-    return spl_fail(error, counts[i].status, counts[i].field, counts[i].value,
-                    "%lld is odd, but a byte of int4 holds two channels",
-                    (long long)counts[i].value);
-  }
-  return SPLITKV_OK;
-}
-
-static splitkv_status check_flags(const splitkv_problem *p, splitkv_error *error) {
-  const uint32_t known =
-      SPLITKV_FLAG_TRUST_TABLE | SPLITKV_FLAG_SINKS | SPLITKV_FLAG_ALIBI | SPLITKV_FLAG_ZERO_POINTS;
-  if ((p->flags & ~known) != 0) {
-    return spl_fail(error, SPLITKV_ERROR_FLAGS, "problem.flags", p->flags,
-                    "0x%x has bits that this library does not know", (unsigned)p->flags);
-  }
-  if ((p->flags & SPLITKV_FLAG_ZERO_POINTS) != 0 && p->dtype_kv != SPLITKV_INT8 &&
-      p->dtype_kv != SPLITKV_INT4) {
-    return spl_fail(error, SPLITKV_ERROR_ZERO_POINTS, "problem.dtype_kv", (int)p->dtype_kv,
-                    "dtype %d takes no zero points, only int8 and int4 do", (int)p->dtype_kv);
-  }
-  return SPLITKV_OK;
 }
 
 /* A constant as the sum of two f32. */
@@ -322,17 +274,16 @@ static splitkv_status resolve_q_and_out(const splitkv_problem *p, spl_shape *sha
                       &shape->out_head, error);
 }
 
-splitkv_status spl_resolve_numbers(const splitkv_problem *problem, spl_shape *shape,
-                                   splitkv_error *error) {
+splitkv_status spl_resolve(const splitkv_problem *problem, spl_shape *shape, splitkv_error *error) {
   splitkv_status status = spl_import_problem(problem, &shape->problem, error);
   if (status != SPLITKV_OK) return status;
   const splitkv_problem *p = &shape->problem;
   status = check_counts(p, error);
   if (status != SPLITKV_OK) return status;
-  status = check_flags(p, error);
-  if (status != SPLITKV_OK) return status;
-  status = check_even(p, error);
-  if (status != SPLITKV_OK) return status;
+  if ((p->flags & ~(SPLITKV_FLAG_TRUST_TABLE | SPLITKV_FLAG_SINKS | SPLITKV_FLAG_ALIBI)) != 0) {
+    return spl_fail(error, SPLITKV_ERROR_FLAGS, "problem.flags", p->flags,
+                    "0x%x has bits that this library does not know", (unsigned)p->flags);
+  }
   status = resolve_scale(p, shape, error);
   if (status != SPLITKV_OK) return status;
 
@@ -341,18 +292,12 @@ splitkv_status spl_resolve_numbers(const splitkv_problem *problem, spl_shape *sh
   shape->d_padded = spl_ceil_div(p->head_dim, SPL_LANES) * SPL_LANES;
   shape->dv_padded = spl_ceil_div(p->head_dim_v, SPL_LANES) * SPL_LANES;
   shape->q_bytes = spl_dtype_bytes(p->dtype_q);
-  shape->kv_bytes = spl_kv_bytes(p->dtype_kv);
+  shape->kv_bytes = spl_dtype_bytes(p->dtype_kv);
   shape->out_bytes = spl_dtype_bytes(p->dtype_out);
   status = resolve_caches(p, shape, error);
   if (status != SPLITKV_OK) return status;
-  shape->kernels = NULL;
-  return resolve_q_and_out(p, shape, error);
-}
-
-splitkv_status spl_resolve(const splitkv_problem *problem, spl_shape *shape, splitkv_error *error) {
-  const splitkv_status status = spl_resolve_numbers(problem, shape, error);
+  status = resolve_q_and_out(p, shape, error);
   if (status != SPLITKV_OK) return status;
-  const splitkv_problem *p = &shape->problem;
   return spl_choose_kernels(p->isa, p->arithmetic, p->dtype_kv, &shape->kernels, error);
 }
 

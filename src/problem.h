@@ -17,30 +17,20 @@ typedef struct spl_shape {
   const spl_kernel_set *kernels;
   int64_t group; /* query heads per KV head */
   int64_t d_padded, dv_padded;
-  int64_t kv_bytes, q_bytes, out_bytes; /* of one element; 1 for two of int4 */
+  int64_t kv_bytes, q_bytes, out_bytes; /* of one element */
   int64_t window; /* most tokens that a row attends to; INT64_MAX without a window */
   spl_score_rule rule;
   spl_cache_strides k, v;
   int64_t q_request, q_head, out_request, out_head; /* strides, elements */
 } spl_shape;
 
-static inline int spl_is_quantised(splitkv_dtype dtype) {
-  return dtype > SPLITKV_BF16 && dtype <= SPLITKV_INT4;
-}
-
-/* Bytes of one element of a dtype of Q and out; 0 for another one. */
+/* Bytes of one element of a dtype; 0 for an unknown one. */
 int64_t spl_dtype_bytes(splitkv_dtype dtype);
-/* Of KV: what pointers to the cache are aligned to. int4 has two elements in that one byte. */
-int64_t spl_kv_bytes(splitkv_dtype dtype);
 int64_t spl_index_bytes(splitkv_index_type type);
 
 /* Copies a caller's problem of any known size into *full, zero beyond it. */
 splitkv_status spl_import_problem(const splitkv_problem *problem, splitkv_problem *full,
                                   splitkv_error *error);
-
-/* Checks all of the problem but which kernels attend to it; shape->kernels is NULL. */
-splitkv_status spl_resolve_numbers(const splitkv_problem *problem, spl_shape *shape,
-                                   splitkv_error *error);
 
 /* Checks the whole problem and fills *shape. Errors: those of splitkv_describe. */
 splitkv_status spl_resolve(const splitkv_problem *problem, spl_shape *shape, splitkv_error *error);

@@ -22,8 +22,7 @@ enum { N_ENTRIES = sizeof entries / sizeof entries[0] };
 
 static const char *const isa_names[] = {"auto", "scalar", "avx2", "avx512", "neon", "avx512bf16"};
 
-static const char *const dtype_names[] = {"f32",      "f16",      "bf16", "int8",
-                                          "fp8_e4m3", "fp8_e5m2", "int4"};
+static const char *const dtype_names[SPL_N_DTYPES] = {"f32", "f16", "bf16"};
 
 static uint32_t missing_bits(const spl_kernel_set *set) {
   return set->cpu_bits & ~spl_cpu_bits();
@@ -39,7 +38,7 @@ static splitkv_status check_set(const entry *e, splitkv_arithmetic allowed, spli
                     "kernel set %s is of the class %s, which the problem does not allow", set->name,
                     set->arithmetic);
   }
-  if ((int)dtype_kv >= SPL_N_DTYPES || set->attend[dtype_kv] == NULL) {
+  if (set->attend[dtype_kv] == NULL) {
     return spl_fail(error, SPLITKV_ERROR_ISA_DTYPE, "problem.dtype_kv", (int)dtype_kv,
                     "kernel set %s has no kernels for KV in %s", set->name, dtype_names[dtype_kv]);
   }
