@@ -4,6 +4,7 @@
 #include "ref_append.h"
 
 #include "ref.h"
+#include "ref_internal.h"
 
 #include <float.h>
 #include <math.h>
@@ -31,59 +32,13 @@ static int64_t index_at(splitkv_index_type type, const void *array, int64_t i) {
   return type == SPLITKV_I64 ? ((const int64_t *)array)[i] : (int64_t)((const int32_t *)array)[i];
 }
 
-double ref_code_value(splitkv_dtype dtype, int code, int zero_point) {
-  if (dtype == SPLITKV_INT8) return (code > 127 ? code - 256 : code) - zero_point;
-  if (dtype == SPLITKV_INT4) return code - zero_point;
-  const int fraction_bits = dtype == SPLITKV_FP8_E4M3 ? 3 : 2;
-  const int bias = dtype == SPLITKV_FP8_E4M3 ? 7 : 15;
-  const int exponent = (code & 0x7f) >> fraction_bits, fraction = code & ((1 << fraction_bits) - 1);
-  const double sign = code & 0x80 ? -1 : 1;
-  if (dtype == SPLITKV_FP8_E4M3 && (code & 0x7f) == 0x7f) return NAN;
-  if (dtype == SPLITKV_FP8_E5M2 && exponent == 31) return fraction != 0 ? NAN : sign * INFINITY;
-  if (exponent == 0) return sign * ldexp(fraction, 1 - bias - fraction_bits);
-  return sign * ldexp(fraction + (1 << fraction_bits), exponent - bias - fraction_bits);
-}
-
-/* The nearest finite code of eight bits, the even one of two that are as near. */
-static int fp8_code(splitkv_dtype dtype, float value) {
-  if (isnan(value)) return dtype == SPLITKV_FP8_E4M3 ? 0x7f : 0x7e;
-  const int largest = dtype == SPLITKV_FP8_E4M3 ? 0x7e : 0x7b;
-  const double magnitude = fmin(fabs((double)value), ref_code_value(dtype, largest, 0));
-  int best = 0;
-  double least = INFINITY;
-  for (int code = 0; code <= largest; ++code) {
-    const double distance = fabs(magnitude - ref_code_value(dtype, code, 0));
-    if (distance > least || (distance == least && code % 2 != 0)) continue;
-    best = code;
-    least = distance;
-  }
-  return best | (signbit(value) ? 0x80 : 0);
-}
-
-static int integer_code(splitkv_dtype dtype, float value, int zero_point) {
-  const int lowest = dtype == SPLITKV_INT8 ? -128 : 0, highest = dtype == SPLITKV_INT8 ? 127 : 15;
-  const double code = (isnan(value) ? 0 : nearbyint((double)value)) + zero_point;
-  return (int)(code < lowest ? lowest : code > highest ? highest : code);
-}
-
-/* Number of the scale of one channel in its array. */
-static int64_t scale_index(const splitkv_problem *p, const half *s, const place *at, int64_t c) {
-  const int64_t shared = s->mode == SPLITKV_SCALE_GROUP32   ? 32
-                         : s->mode == SPLITKV_SCALE_GROUP64 ? 64
-                                                            : s->n_channels;
-  const int64_t n = (s->n_channels + shared - 1) / shared;
-  const int64_t hnd = (at->page * p->n_heads_kv + at->head) * p->page_size_tokens + at->token;
-  const int64_t nhd = (at->page * p->page_size_tokens + at->token) * p->n_heads_kv + at->head;
-  switch (s->mode) {
-  case SPLITKV_SCALE_TENSOR:
-    return 0;
-  case SPLITKV_SCALE_HEAD:
-    return at->head;
-  case SPLITKV_SCALE_CHANNEL:
-    return at->head * s->n_channels + c;
-  default:
-    return (p->layout == SPLITKV_LAYOUT_HND ? hnd : nhd) * n + c / shared;
-  }
+/* The code of a quotient. NaN is 0 where there is none, and has no sign. */
+static void store_code(const splitkv_problem *p, const half *s, int64_t element, float quotient,
+                       int zero_point) {
+  double code = (double)quotient;
+  if (p->dtype_kv == SPLITKV_INT8 || p->dtype_kv == SPLITKV_INT4)
+    code = (isnan(quotient) ? 0 : nearbyint(code)) + zero_point;
+  ref_store(p->dtype_kv, s->cache, element, isnan(code) ? fabs(code) : code);
 }
 
 /* Scale and zero point of the channels [first, end) of a row, computed and stored. */
@@ -132,26 +87,20 @@ static void quantise(const splitkv_problem *p, const half *s, const place *at, i
                                                             : s->n_channels;
   for (int64_t c = 0; c < s->n_channels && s->computes; c += shared) {
     const int64_t end = c + shared < s->n_channels ? c + shared : s->n_channels;
-    compute(p, s, scale_index(p, s, at, c), row, c, end);
+    compute(p, s, ref_scale_index(p, s->mode, s->n_channels, at->page, at->token, at->head, c), row,
+            c, end);
   }
   for (int64_t c = 0; c < s->n_channels; ++c) {
     double scale = 1;
     int zero = p->dtype_kv == SPLITKV_INT4 ? 8 : 0;
     if (s->mode != SPLITKV_SCALE_NONE) {
-      const int64_t i = scale_index(p, s, at, c);
+      const int64_t i =
+          ref_scale_index(p, s->mode, s->n_channels, at->page, at->token, at->head, c);
       scale = ref_load(p->dtype_scales, s->scales, i);
       if (p->flags & SPLITKV_FLAG_ZERO_POINTS) zero = s->zeros[i];
     }
     const float quotient = (float)((double)row[c] / scale);
-    const int code = p->dtype_kv == SPLITKV_INT8 || p->dtype_kv == SPLITKV_INT4
-                         ? integer_code(p->dtype_kv, quotient, zero)
-                         : fp8_code(p->dtype_kv, quotient);
-    if (p->dtype_kv != SPLITKV_INT4) {
-      s->cache[element + c] = (unsigned char)code;
-      continue;
-    }
-    unsigned char *byte = &s->cache[(element + c) / 2];
-    *byte = (unsigned char)(c % 2 ? (*byte & 0x0f) | code << 4 : (*byte & 0xf0) | code);
+    store_code(p, s, element + c, quotient, zero);
   }
 }
 

@@ -1,4 +1,4 @@
-/* Elements of the three dtypes as double, and back.
+/* Elements of all dtypes as double, and back; of quantised ones the codes.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #include "ref.h"
@@ -36,16 +36,49 @@ static double double_of_bf16(uint16_t b) {
   return (double)value;
 }
 
+/* Sign, 4 bits of exponent with bias 7, 3 of fraction; all ones are NaN, there is no infinity. */
+static double double_of_e4m3(uint8_t code) {
+  const int exponent = code >> 3 & 15, fraction = code & 7;
+  const double sign = code & 0x80 ? -1 : 1;
+  if ((code & 0x7f) == 0x7f) return sign * (double)NAN;
+  return sign * (exponent == 0 ? ldexp(fraction, -9) : ldexp(8 + fraction, exponent - 10));
+}
+
+static double double_of_fp8(splitkv_dtype dtype, uint8_t code) {
+  return dtype == SPLITKV_FP8_E4M3 ? double_of_e4m3(code) : double_of_f16((uint16_t)(code << 8));
+}
+
+int ref_dtype_bits(splitkv_dtype dtype) {
+  static const int bits[] = {32, 16, 16, 8, 8, 8, 4};
+  return bits[dtype];
+}
+
 size_t ref_dtype_size(splitkv_dtype dtype) {
-  return dtype == SPLITKV_F32 ? sizeof(float) : sizeof(uint16_t);
+  return (size_t)ref_dtype_bits(dtype) / 8;
+}
+
+/* The byte that has element i, where an element is at most a byte. */
+static int64_t byte_of(splitkv_dtype dtype, int64_t i) {
+  return dtype == SPLITKV_INT4 ? i / 2 : i;
 }
 
 void ref_load_row(splitkv_dtype dtype, const void *data, int64_t first, int64_t n, double *row) {
-  const unsigned char *bytes = (const unsigned char *)data + first * (int64_t)ref_dtype_size(dtype);
+  const unsigned char *all = (const unsigned char *)data;
+  const unsigned char *bytes = all + first * (int64_t)ref_dtype_size(dtype);
   for (int64_t i = 0; i < n; ++i) {
     float f;
     uint16_t h;
     switch (dtype) {
+    case SPLITKV_INT8:
+      row[i] = (double)(int8_t)bytes[i];
+      break;
+    case SPLITKV_FP8_E4M3:
+    case SPLITKV_FP8_E5M2:
+      row[i] = double_of_fp8(dtype, bytes[i]);
+      break;
+    case SPLITKV_INT4:
+      row[i] = (double)(all[(first + i) / 2] >> (first + i) % 2 * 4 & 15);
+      break;
     case SPLITKV_F16:
       memcpy(&h, bytes + 2 * i, sizeof h);
       row[i] = double_of_f16(h);
@@ -120,7 +153,45 @@ static uint16_t bf16_of_rounded(double value) {
   return (uint16_t)(isnan(value) ? (bits >> 31 << 15) | 0x7fc0u : bits >> 16);
 }
 
+/* The nearest of 256 or fewer values, ties to the even code; beyond them the last one. NaN is NaN
+ * where there is one, else 0. */
+static uint8_t fp8_code(splitkv_dtype dtype, double value) {
+  const uint8_t most = dtype == SPLITKV_FP8_E4M3 ? 0x7e : 0x7b, nan = 0x7f;
+  const uint8_t sign = signbit(value) ? 0x80 : 0;
+  if (isnan(value)) return sign | nan;
+  uint8_t low = 0, high = most; /* codes ascend with their values */
+  const double size = fmin(fabs(value), double_of_fp8(dtype, most));
+  while (high - low > 1) {
+    const uint8_t middle = (uint8_t)((low + high) / 2);
+    if (double_of_fp8(dtype, middle) <= size) {
+      low = middle;
+    } else {
+      high = middle;
+    }
+  }
+  const double below = size - double_of_fp8(dtype, low), above = double_of_fp8(dtype, high) - size;
+  return sign | (below < above || (below == above && low % 2 == 0) ? low : high);
+}
+
+static void store_code(splitkv_dtype dtype, unsigned char *data, int64_t index, double value) {
+  unsigned char *at = data + byte_of(dtype, index);
+  if (dtype == SPLITKV_INT8) {
+    *at = (unsigned char)(int8_t)fmin(fmax(isnan(value) ? 0 : nearbyint(value), -128), 127);
+  } else if (dtype == SPLITKV_INT4) {
+    const unsigned char code =
+        (unsigned char)fmin(fmax(isnan(value) ? 0 : nearbyint(value), 0), 15);
+    *at =
+        index % 2 ? (unsigned char)((*at & 15) | code << 4) : (unsigned char)((*at & 0xf0) | code);
+  } else {
+    *at = fp8_code(dtype, value);
+  }
+}
+
 void ref_store(splitkv_dtype dtype, void *data, int64_t index, double value) {
+  if (dtype > SPLITKV_BF16) {
+    store_code(dtype, (unsigned char *)data, index, value);
+    return;
+  }
   unsigned char *at = (unsigned char *)data + index * (int64_t)ref_dtype_size(dtype);
   if (dtype == SPLITKV_F32) {
     const float narrow = (float)value;

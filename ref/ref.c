@@ -91,17 +91,17 @@ static int64_t page_of(const work *w, int64_t token) {
 }
 
 static void load_k(const work *w, int64_t token, double *row) {
-  const int64_t first = page_of(w, token) * w->at.k_page +
-                        token % w->problem->page_size_tokens * w->at.k_token +
-                        w->kv_head * w->at.k_head;
+  const int64_t page = page_of(w, token), slot = token % w->problem->page_size_tokens;
+  const int64_t first = page * w->at.k_page + slot * w->at.k_token + w->kv_head * w->at.k_head;
   ref_load_row(w->problem->dtype_kv, w->tensors->k, first, w->problem->head_dim, row);
+  ref_dequantise(w->problem, w->tensors, 0, page, slot, w->kv_head, row);
 }
 
 static void load_v(const work *w, int64_t token, double *row) {
-  const int64_t first = page_of(w, token) * w->at.v_page +
-                        token % w->problem->page_size_tokens * w->at.v_token +
-                        w->kv_head * w->at.v_head;
+  const int64_t page = page_of(w, token), slot = token % w->problem->page_size_tokens;
+  const int64_t first = page * w->at.v_page + slot * w->at.v_token + w->kv_head * w->at.v_head;
   ref_load_row(w->problem->dtype_kv, w->tensors->v, first, w->problem->head_dim_v, row);
+  ref_dequantise(w->problem, w->tensors, 1, page, slot, w->kv_head, row);
 }
 
 /* n is a multiple of PARTIAL_SUMS. */

@@ -72,9 +72,12 @@ typedef struct ref_ascend_errors {
 ref_ascend_errors ref_ascend_compare_row(const splitkv_problem *problem, int64_t kv_len,
                                          int64_t row, const void *out, const ref_result *result);
 
-/* One element of a dtype as double, and the nearest element (ties to even) of a double. */
+/* One element of a dtype as double, and the nearest element (ties to even) of a double. Of a
+ * quantised dtype its code as it stands (INT4: 0 .. 15), without scale and zero point; codes that
+ * do not reach as far as the double are the last ones. */
 double ref_load(splitkv_dtype dtype, const void *data, int64_t index);
 void ref_store(splitkv_dtype dtype, void *data, int64_t index, double value);
-size_t ref_dtype_size(splitkv_dtype dtype);
+size_t ref_dtype_size(splitkv_dtype dtype); /* bytes; 0 of INT4 */
+int ref_dtype_bits(splitkv_dtype dtype);
 
 #endif

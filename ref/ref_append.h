@@ -3,8 +3,7 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * Results of f32 operations are rounded from double, where a quotient and a product are good to
- * more than twice their bits; codes of eight bits are looked for among all there are. It trusts its
- * input and shares no code with the library. */
+ * more than twice their bits. It trusts its input and shares no code with the library. */
 #ifndef SPLITKV_REF_APPEND_H
 #define SPLITKV_REF_APPEND_H
 
@@ -12,9 +11,5 @@
 
 /* Writes what splitkv_append writes. */
 void ref_append(const splitkv_problem *problem, const splitkv_append_args *args);
-
-/* The number that a code of dtype_kv stands for without its scale; zero_point counts for INT8 and
- * INT4 (8 where an INT4 cache has none). */
-double ref_code_value(splitkv_dtype dtype, int code, int zero_point);
 
 #endif

@@ -5,7 +5,6 @@
 
 #include "caller.h"
 #include "checked.h"
-#include "cpu/dispatch.h"
 #include "error.h"
 #include "problem.h"
 
@@ -190,7 +189,7 @@ static splitkv_status check_side(const spl_shape *shape, const splitkv_append_ar
     const char *why_not;
   } pointers[] = {
       {t->rows_name, t->rows, t->is_stored, spl_dtype_bytes(a->dtype_new), ""},
-      {t->cache_name, t->cache, t->is_stored, shape->kv_bytes, ""},
+      {t->cache_name, t->cache, t->is_stored, spl_max(shape->kv_bits / 8, 1), ""},
       {t->scales_name, t->scales, t->is_stored && has_scales, spl_dtype_bytes(p->dtype_scales),
        t->is_stored ? "is given, but the problem's scale mode is NONE"
                     : "is given, but v_new is null"},
@@ -261,14 +260,9 @@ static splitkv_status check_places(const spl_shape *shape, const splitkv_append_
 
 /* ── K or V on its way ──────────────────────────────────────────────────────────────────────── */
 
-/* Bytes of n elements of the cache, where n is even with int4. */
-static int64_t kv_bytes(const spl_shape *shape, int64_t n) {
-  return shape->problem.dtype_kv == SPLITKV_INT4 ? n / 2 : n * shape->kv_bytes;
-}
-
 /* Bytes from one of `count` to the next; 0 where there is no next one, whatever the stride. */
 static int64_t kv_step(const spl_shape *shape, int64_t count, int64_t stride) {
-  return count > 1 ? kv_bytes(shape, stride) : 0;
+  return count > 1 ? spl_kv_bytes(shape, stride) : 0;
 }
 
 /* Where the scales of a token and of its heads lie. */
@@ -366,7 +360,7 @@ static void count_bytes(const append_job *job, const spl_shape *shape, int64_t *
   for (int i = 0; i < job->n_sides; i++) {
     const spl_append_rule *rule = &job->sides[i].rule;
     *read += rule->n_heads * rule->n_channels * spl_dtype_bytes((splitkv_dtype)rule->dtype_new);
-    *written += rule->n_heads * kv_bytes(shape, rule->n_channels);
+    *written += rule->n_heads * spl_kv_bytes(shape, rule->n_channels);
   }
 }
 
@@ -382,13 +376,10 @@ static void run_tasks(append_job *job, const spl_shape *shape, const splitkv_poo
 splitkv_status splitkv_append(const splitkv_problem *problem, const splitkv_append_args *args,
                               const splitkv_pool *pool, splitkv_error *error) {
   spl_shape shape;
-  splitkv_status status = spl_resolve_numbers(problem, &shape, error);
+  splitkv_status status = spl_resolve(problem, &shape, error);
   if (status != SPLITKV_OK) return status;
   const splitkv_problem *p = &shape.problem;
-  append_job job = {.args = args, .page_size = p->page_size_tokens};
-  /* Every set stores every dtype, whatever it attends to, and all have KV in bf16. */
-  status = spl_choose_kernels(p->isa, p->arithmetic, SPLITKV_BF16, &job.kernels, error);
-  if (status != SPLITKV_OK) return status;
+  append_job job = {.args = args, .kernels = shape.kernels, .page_size = p->page_size_tokens};
 
   if (args == NULL) return spl_fail_null(error, "args");
   status = spl_check_struct_size(error, "args.struct_size", args->struct_size, sizeof *args,

@@ -94,18 +94,39 @@ static bool add_groups(const spl_shape *shape, bool folding, int64_t n, int64_t 
                     spl_mul_add(n, rows, row_bytes) && spl_mul_add(n, sums, sum_bytes));
 }
 
-/* A task's scratch begins with the scores, which last for one tile of one group: those of all
- * groups share one place. */
-static bool place_scores(const spl_shape *shape, const spl_scratch *scratch, unsigned char *rows,
-                         float **scores, int64_t *row_bytes) {
-  void *array;
-  int64_t n = 0;
-  *row_bytes = 0;
-  if (!spl_mul(shape->group, score_width(scratch->max_piece_tokens), &n) ||
-      !take(rows, row_bytes, n, sizeof(float), &array)) {
+/* What lasts for one tile of one group, so that all groups share one place. */
+typedef struct tile_rows {
+  float *scores;
+  spl_codes k, v; /* row_scales and row_zeros alone */
+} tile_rows;
+
+/* Scales and zero points of a tile's tokens. */
+static bool place_codes(const spl_quant *quant, int64_t width, unsigned char *rows,
+                        spl_codes *codes, int64_t *row_bytes) {
+  void *scales, *zeros;
+  const int64_t n = width * quant->n_groups;
+  if (!take(rows, row_bytes, n, sizeof(float), &scales) ||
+      !take(rows, row_bytes, quant->has_zeros ? n : 0, sizeof(float), &zeros)) {
     return false;
   }
-  *scores = (float *)array;
+  codes->row_scales = n > 0 ? (float *)scales : NULL;
+  codes->row_zeros = quant->has_zeros ? (float *)zeros : NULL;
+  return true;
+}
+
+/* A task's scratch begins with these. */
+static bool place_tile(const spl_shape *shape, const spl_scratch *scratch, unsigned char *rows,
+                       tile_rows *tile, int64_t *row_bytes) {
+  void *array;
+  const int64_t width = score_width(scratch->max_piece_tokens);
+  int64_t n = 0;
+  *row_bytes = 0;
+  if (!spl_mul(shape->group, width, &n) || !take(rows, row_bytes, n, sizeof(float), &array) ||
+      !place_codes(&shape->k_quant, width, rows, &tile->k, row_bytes) ||
+      !place_codes(&shape->v_quant, width, rows, &tile->v, row_bytes)) {
+    return false;
+  }
+  tile->scores = (float *)array;
   return true;
 }
 
@@ -114,8 +135,8 @@ bool spl_scratch_bytes(const spl_shape *shape, const spl_scratch *scratch, int64
   *row_bytes = *sum_bytes = 0;
   if (scratch->n_groups == 0) return true;
   const int64_t n_folding = count_bits(scratch->folding);
-  float *scores = NULL;
-  return place_scores(shape, scratch, NULL, &scores, row_bytes) &&
+  tile_rows tile;
+  return place_tile(shape, scratch, NULL, &tile, row_bytes) &&
          add_groups(shape, true, n_folding, row_bytes, sum_bytes) &&
          add_groups(shape, false, scratch->n_groups - n_folding, row_bytes, sum_bytes);
 }
@@ -123,12 +144,16 @@ bool spl_scratch_bytes(const spl_shape *shape, const spl_scratch *scratch, int64
 void spl_scratch_place(const spl_shape *shape, const spl_scratch *scratch, unsigned char *rows,
                        unsigned char *sums, spl_group *groups) {
   int64_t row_bytes = 0, sum_bytes = 0;
-  float *scores = NULL;
-  bool fits = place_scores(shape, scratch, rows, &scores, &row_bytes);
+  tile_rows tile = {0};
+  bool fits = place_tile(shape, scratch, rows, &tile, &row_bytes);
   for (int64_t i = 0; i < scratch->n_groups; i++) {
     const bool folding = (scratch->folding >> i & 1) != 0;
     fits = fits && place_group(shape, folding, rows, sums, &groups[i], &row_bytes, &sum_bytes);
-    groups[i].scores = scores;
+    groups[i].scores = tile.scores;
+    groups[i].k_codes.row_scales = tile.k.row_scales;
+    groups[i].k_codes.row_zeros = tile.k.row_zeros;
+    groups[i].v_codes.row_scales = tile.v.row_scales;
+    groups[i].v_codes.row_zeros = tile.v.row_zeros;
     groups[i].score_stride = score_width(scratch->max_piece_tokens);
   }
   assert(fits);

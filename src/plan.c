@@ -111,7 +111,7 @@ static int64_t choose_bundle(const spl_shape *shape) {
   const bool side_by_side = shape->k.head < shape->k.token && shape->v.head < shape->v.token;
   if (!side_by_side || p->n_heads_kv == 1) return 1;
   const int64_t tile_bytes =
-      SPL_TILE_TOKENS * (p->head_dim + p->head_dim_v) * shape->kv_bytes; /* of one head */
+      spl_kv_bytes(shape, SPL_TILE_TOKENS * (p->head_dim + p->head_dim_v)); /* of one head */
   const int64_t by_cache = spl_max(1, SPL_BUNDLE_BYTES / tile_bytes);
   int64_t n = spl_min(p->n_heads_kv, spl_min(SPL_MAX_BUNDLE, by_cache)), bytes = 0;
   while (n > 1 &&

@@ -85,7 +85,7 @@ static splitkv_status check_counts(const splitkv_problem *p, splitkv_error *erro
       {"problem.page_size_tokens", p->page_size_tokens, 1, INT64_MAX, SPLITKV_ERROR_PAGE_SIZE},
       {"problem.n_pages", p->n_pages, 0, INT64_MAX, SPLITKV_ERROR_N_PAGES},
       {"problem.dtype_q", (int)p->dtype_q, SPLITKV_F32, SPLITKV_BF16, SPLITKV_ERROR_DTYPE},
-      {"problem.dtype_kv", (int)p->dtype_kv, SPLITKV_F32, SPLITKV_BF16, SPLITKV_ERROR_DTYPE},
+      {"problem.dtype_kv", (int)p->dtype_kv, SPLITKV_F32, SPLITKV_INT4, SPLITKV_ERROR_DTYPE},
       {"problem.dtype_out", (int)p->dtype_out, SPLITKV_F32, SPLITKV_BF16, SPLITKV_ERROR_DTYPE},
       {"problem.layout", (int)p->layout, SPLITKV_LAYOUT_NHD, SPLITKV_LAYOUT_STRIDES,
        SPLITKV_ERROR_LAYOUT},
@@ -105,9 +105,11 @@ static splitkv_status check_counts(const splitkv_problem *p, splitkv_error *erro
       {"problem.window_right_tokens", p->window_right_tokens, 0, 0, SPLITKV_ERROR_WINDOW},
       {"problem.chunk_tokens", p->chunk_tokens, 0, 0, SPLITKV_ERROR_CHUNK},
       {"problem.tree_tokens", p->tree_tokens, 0, 0, SPLITKV_ERROR_TREE},
-      {"problem.k_scale_mode", (int)p->k_scale_mode, 0, 0, SPLITKV_ERROR_SCALE_MODE},
-      {"problem.v_scale_mode", (int)p->v_scale_mode, 0, 0, SPLITKV_ERROR_SCALE_MODE},
-      {"problem.dtype_scales", (int)p->dtype_scales, 0, SPLITKV_F16, SPLITKV_ERROR_DTYPE},
+      {"problem.k_scale_mode", (int)p->k_scale_mode, SPLITKV_SCALE_NONE, SPLITKV_SCALE_GROUP64,
+       SPLITKV_ERROR_SCALE_MODE},
+      {"problem.v_scale_mode", (int)p->v_scale_mode, SPLITKV_SCALE_NONE, SPLITKV_SCALE_GROUP64,
+       SPLITKV_ERROR_SCALE_MODE},
+      {"problem.dtype_scales", (int)p->dtype_scales, SPLITKV_F32, SPLITKV_F16, SPLITKV_ERROR_DTYPE},
       {"problem.reserved3", p->reserved3, 0, 0, SPLITKV_ERROR_RESERVED},
   };
   const splitkv_status status = CHECK_RANGES(counts, error);
@@ -181,20 +183,127 @@ static splitkv_status resolve_scale(const splitkv_problem *p, spl_shape *shape,
   return p->logit_softcap == 0 ? SPLITKV_OK : resolve_softcap(p, scale, &shape->rule, error);
 }
 
-static splitkv_status fail_overflow(splitkv_error *error, const char *field, int64_t value) {
-  return spl_fail(error, SPLITKV_ERROR_OVERFLOW, field, value,
-                  "with %lld a size does not fit in 64 bits", (long long)value);
-}
-
 static splitkv_status fail_stride(splitkv_error *error, const char *field, int64_t value,
                                   int64_t least) {
   return spl_fail(error, SPLITKV_ERROR_STRIDE, field, value, "%lld is less than %lld",
                   (long long)value, (long long)least);
 }
 
+static splitkv_status fail_overflow(splitkv_error *error, const char *field, int64_t value) {
+  return spl_fail(error, SPLITKV_ERROR_OVERFLOW, field, value,
+                  "with %lld a size does not fit in 64 bits", (long long)value);
+}
+
+/* ── quantised KV ───────────────────────────────────────────────────────────────────────────── */
+
+static int64_t kv_bits(splitkv_dtype dtype) {
+  switch ((int)dtype) {
+  case SPLITKV_INT8:
+  case SPLITKV_FP8_E4M3:
+  case SPLITKV_FP8_E5M2:
+    return 8;
+  case SPLITKV_INT4:
+    return 4;
+  default:
+    return 8 * spl_dtype_bytes(dtype);
+  }
+}
+
+static splitkv_status check_quantised(const splitkv_problem *p, splitkv_error *error) {
+  const bool is_plain = p->dtype_kv <= SPLITKV_BF16;
+  const struct {
+    const char *field;
+    splitkv_scale_mode mode;
+  } modes[] = {{"problem.k_scale_mode", p->k_scale_mode},
+               {"problem.v_scale_mode", p->v_scale_mode}};
+  for (int i = 0; i < 2 && is_plain; i++) {
+    if (modes[i].mode == SPLITKV_SCALE_NONE) continue;
+    return spl_fail(error, SPLITKV_ERROR_SCALE_MODE, modes[i].field, (int)modes[i].mode,
+                    "%d is given, but KV in f32, f16 and bf16 has no scales", (int)modes[i].mode);
+  }
+  const bool is_integer = p->dtype_kv == SPLITKV_INT8 || p->dtype_kv == SPLITKV_INT4;
+  if ((p->flags & SPLITKV_FLAG_ZERO_POINTS) && !is_integer) {
+    return spl_fail(error, SPLITKV_ERROR_ZERO_POINTS, "problem.flags", p->flags,
+                    "0x%x has SPLITKV_FLAG_ZERO_POINTS, which only KV in int8 and int4 takes",
+                    (unsigned)p->flags);
+  }
+  if (p->dtype_kv != SPLITKV_INT4) return SPLITKV_OK;
+  const range halves[] = {{"problem.head_dim", p->head_dim, 0, 0, SPLITKV_ERROR_HEAD_DIM},
+                          {"problem.head_dim_v", p->head_dim_v, 0, 0, SPLITKV_ERROR_HEAD_DIM_V},
+                          {"problem.k_stride_page", p->k_stride_page, 0, 0, SPLITKV_ERROR_STRIDE},
+                          {"problem.k_stride_token", p->k_stride_token, 0, 0, SPLITKV_ERROR_STRIDE},
+                          {"problem.k_stride_head", p->k_stride_head, 0, 0, SPLITKV_ERROR_STRIDE},
+                          {"problem.v_stride_page", p->v_stride_page, 0, 0, SPLITKV_ERROR_STRIDE},
+                          {"problem.v_stride_token", p->v_stride_token, 0, 0, SPLITKV_ERROR_STRIDE},
+                          {"problem.v_stride_head", p->v_stride_head, 0, 0, SPLITKV_ERROR_STRIDE}};
+  for (size_t i = 0; i < sizeof halves / sizeof halves[0]; i++) {
+    if (halves[i].value % 2 == 0) continue;
+    return spl_fail(error, halves[i].status, halves[i].field, halves[i].value,
+                    "%lld is odd, and int4 has two channels to a byte", (long long)halves[i].value);
+  }
+  return SPLITKV_OK;
+}
+
+/* Channels of a group that shares a scale, where scales lie with the tokens; 0: they do not. */
+static int64_t channels_of(splitkv_scale_mode mode, int64_t padded) {
+  switch ((int)mode) {
+  case SPLITKV_SCALE_TOKEN:
+    return padded;
+  case SPLITKV_SCALE_GROUP32:
+    return 32;
+  case SPLITKV_SCALE_GROUP64:
+    return 64;
+  default:
+    return 0;
+  }
+}
+
+/* Scales of the whole tensor, of heads and of channels are taken out of the sums, those of tokens
+ * too; of groups they are not, and neither is any scale where codes first lose a zero point that is
+ * not the channel's own. */
+static spl_quant resolve_quant(const splitkv_problem *p, splitkv_scale_mode mode, int64_t dim,
+                               int64_t padded) {
+  spl_quant q = {.unit = 1};
+  if (p->dtype_kv <= SPLITKV_BF16) return q;
+  if (p->dtype_kv == SPLITKV_FP8_E4M3) q.unit = 256; /* the kernels take its codes as f16 */
+  const bool is_integer = p->dtype_kv == SPLITKV_INT8 || p->dtype_kv == SPLITKV_INT4;
+  const bool zeros = (p->flags & SPLITKV_FLAG_ZERO_POINTS) && mode != SPLITKV_SCALE_NONE;
+  const int64_t group = channels_of(mode, padded);
+  const bool is_group = mode == SPLITKV_SCALE_GROUP32 || mode == SPLITKV_SCALE_GROUP64;
+  q.by_token = group > 0;
+  q.folded_stride = mode == SPLITKV_SCALE_CHANNEL ? dim : mode == SPLITKV_SCALE_HEAD ? 1 : 0;
+  if (mode == SPLITKV_SCALE_CHANNEL && zeros) {
+    q.form = SPL_FORM_CHANNELS;
+  } else if (is_group || zeros) {
+    q.form = SPL_FORM_ROWS;
+    q.has_zeros = is_integer;
+    q.zero = p->dtype_kv == SPLITKV_INT4 ? 8 : 0;
+  }
+  if (q.form == SPL_FORM_ROWS || q.by_token) {
+    q.group_size = group > 0 ? group : padded;
+    q.n_groups = spl_ceil_div(padded, q.group_size);
+    if (is_group) q.n_groups = spl_ceil_div(dim, q.group_size);
+  } else if (mode != SPLITKV_SCALE_NONE || q.unit != 1) {
+    q.n_folded = mode == SPLITKV_SCALE_CHANNEL ? dim : 1;
+  }
+  return q;
+}
+
+/* Every scale that lies with a token has an int64 offset. */
+static splitkv_status check_scale_rows(const splitkv_problem *p, const spl_quant *quant,
+                                       splitkv_error *error) {
+  int64_t n = 0;
+  if (!quant->by_token ||
+      (spl_mul(p->n_pages, p->page_size_tokens, &n) && spl_mul(n, p->n_heads_kv, &n) &&
+       spl_mul(n, quant->n_groups * (int64_t)sizeof(float), &n))) {
+    return SPLITKV_OK;
+  }
+  return fail_overflow(error, "problem.n_pages", p->n_pages);
+}
+
 /* Strides of K or V, by layout or as given. Fits: the last byte of the cache has an int64 offset.
  */
-static splitkv_status resolve_cache(const splitkv_problem *p, int64_t dim, int64_t element_bytes,
+static splitkv_status resolve_cache(const splitkv_problem *p, int64_t dim, int64_t element_bits,
                                     const char *const *fields, const int64_t *given,
                                     spl_cache_strides *strides, splitkv_error *error) {
   if (p->layout == SPLITKV_LAYOUT_STRIDES) {
@@ -221,7 +330,7 @@ static splitkv_status resolve_cache(const splitkv_problem *p, int64_t dim, int64
   if (!spl_mul_add(strides->page, spl_max(p->n_pages - 1, 0), &end) ||
       !spl_mul_add(strides->token, p->page_size_tokens - 1, &end) ||
       !spl_mul_add(strides->head, p->n_heads_kv - 1, &end) ||
-      !spl_mul(end, element_bytes, &bytes)) {
+      !spl_mul(end, spl_ceil_div(element_bits, 8), &bytes)) {
     return fail_overflow(error, "problem.n_pages", p->n_pages);
   }
   return SPLITKV_OK;
@@ -236,9 +345,9 @@ static splitkv_status resolve_caches(const splitkv_problem *p, spl_shape *shape,
   const int64_t k_given[] = {p->k_stride_page, p->k_stride_token, p->k_stride_head};
   const int64_t v_given[] = {p->v_stride_page, p->v_stride_token, p->v_stride_head};
   const splitkv_status status =
-      resolve_cache(p, p->head_dim, shape->kv_bytes, k_fields, k_given, &shape->k, error);
+      resolve_cache(p, p->head_dim, shape->kv_bits, k_fields, k_given, &shape->k, error);
   if (status != SPLITKV_OK) return status;
-  return resolve_cache(p, p->head_dim_v, shape->kv_bytes, v_fields, v_given, &shape->v, error);
+  return resolve_cache(p, p->head_dim_v, shape->kv_bits, v_fields, v_given, &shape->v, error);
 }
 
 /* Row strides of Q or out: as given, or contiguous where 0. `least` > 0 asks that rows do not
@@ -280,10 +389,13 @@ splitkv_status spl_resolve(const splitkv_problem *problem, spl_shape *shape, spl
   const splitkv_problem *p = &shape->problem;
   status = check_counts(p, error);
   if (status != SPLITKV_OK) return status;
-  if ((p->flags & ~(SPLITKV_FLAG_TRUST_TABLE | SPLITKV_FLAG_SINKS | SPLITKV_FLAG_ALIBI)) != 0) {
+  if ((p->flags & ~(SPLITKV_FLAG_TRUST_TABLE | SPLITKV_FLAG_SINKS | SPLITKV_FLAG_ALIBI |
+                    SPLITKV_FLAG_ZERO_POINTS)) != 0) {
     return spl_fail(error, SPLITKV_ERROR_FLAGS, "problem.flags", p->flags,
                     "0x%x has bits that this library does not know", (unsigned)p->flags);
   }
+  status = check_quantised(p, error);
+  if (status != SPLITKV_OK) return status;
   status = resolve_scale(p, shape, error);
   if (status != SPLITKV_OK) return status;
 
@@ -292,8 +404,14 @@ splitkv_status spl_resolve(const splitkv_problem *problem, spl_shape *shape, spl
   shape->d_padded = spl_ceil_div(p->head_dim, SPL_LANES) * SPL_LANES;
   shape->dv_padded = spl_ceil_div(p->head_dim_v, SPL_LANES) * SPL_LANES;
   shape->q_bytes = spl_dtype_bytes(p->dtype_q);
-  shape->kv_bytes = spl_dtype_bytes(p->dtype_kv);
+  shape->kv_bits = kv_bits(p->dtype_kv);
+  shape->k_quant = resolve_quant(p, p->k_scale_mode, p->head_dim, shape->d_padded);
+  shape->v_quant = resolve_quant(p, p->v_scale_mode, p->head_dim_v, shape->dv_padded);
   shape->out_bytes = spl_dtype_bytes(p->dtype_out);
+  status = check_scale_rows(p, &shape->k_quant, error);
+  if (status != SPLITKV_OK) return status;
+  status = check_scale_rows(p, &shape->v_quant, error);
+  if (status != SPLITKV_OK) return status;
   status = resolve_caches(p, shape, error);
   if (status != SPLITKV_OK) return status;
   status = resolve_q_and_out(p, shape, error);

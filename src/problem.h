@@ -4,6 +4,8 @@
 #ifndef SPL_PROBLEM_H
 #define SPL_PROBLEM_H
 
+#include <stdbool.h>
+
 #include <splitkv/splitkv.h>
 
 #include "cpu/kernels.h"
@@ -12,19 +14,38 @@ typedef struct spl_cache_strides {
   int64_t page, token, head; /* elements */
 } spl_cache_strides;
 
+/* How K or V is quantised: what the codes of each KV head are made of (spl_codes). All 0 where it
+ * is not. */
+typedef struct spl_quant {
+  int form;                        /* SPL_FORM_* */
+  float unit;                      /* spl_codes.unit */
+  float zero;                      /* the zero point where none are given */
+  bool has_zeros;                  /* rows have zero points */
+  bool by_token;                   /* scales lie with the tokens of the cache */
+  int64_t n_folded, folded_stride; /* scales taken out of the sums, from head to head */
+  int64_t n_groups, group_size;    /* scales of a token that a tile holds, and their channels */
+} spl_quant;
+
 typedef struct spl_shape {
   splitkv_problem problem; /* the caller's, in this library's full size */
   const spl_kernel_set *kernels;
   int64_t group; /* query heads per KV head */
   int64_t d_padded, dv_padded;
-  int64_t kv_bytes, q_bytes, out_bytes; /* of one element */
+  int64_t q_bytes, out_bytes; /* of one element */
+  int64_t kv_bits;            /* of one element; rows and strides are whole bytes */
+  spl_quant k_quant, v_quant;
   int64_t window; /* most tokens that a row attends to; INT64_MAX without a window */
   spl_score_rule rule;
   spl_cache_strides k, v;
   int64_t q_request, q_head, out_request, out_head; /* strides, elements */
 } spl_shape;
 
-/* Bytes of one element of a dtype; 0 for an unknown one. */
+/* Bytes of n elements of K or V, an even number where an element is half a byte. */
+static inline int64_t spl_kv_bytes(const spl_shape *shape, int64_t n) {
+  return shape->kv_bits < 8 ? n / 2 : n * (shape->kv_bits / 8);
+}
+
+/* Bytes of one element of a dtype of Q or out; 0 for another one. */
 int64_t spl_dtype_bytes(splitkv_dtype dtype);
 int64_t spl_index_bytes(splitkv_index_type type);
 

@@ -11,12 +11,14 @@
 #include "checked.h"
 #include "combine.h"
 #include "error.h"
+#include "scales.h"
 
 /* What every task of one run shares; read only. */
 typedef struct run_context {
   const splitkv_plan *plan;
   const splitkv_tensors *tensors;
   unsigned char *workspace;
+  spl_scale_tensors k_scales, v_scales;
 } run_context;
 
 /* ── the block table ────────────────────────────────────────────────────────────────────────── */
@@ -41,6 +43,7 @@ typedef struct bundle_tile {
   int64_t first_piece, wide; /* pieces [first_piece, first_piece + wide) span the rows in use */
   int64_t n_pieces;          /* that take part */
   const unsigned char *k[SPL_TILE_TOKENS + SPL_LANES], *v[SPL_TILE_TOKENS + SPL_LANES];
+  int64_t scale_rows[SPL_TILE_TOKENS]; /* spl_scale_row of each token */
 } bundle_tile;
 
 /* Tokens that a piece has of the tile at `token`, which is on its grid; 0: it takes no part. */
@@ -70,22 +73,27 @@ static void find_tile(const run_context *run, const spl_bundle *b, int64_t token
   const int64_t n = tile->n;
   if (n == 0) return;
   const spl_piece *piece = &b->pieces[tile->first_piece];
-  const int64_t row = table_row(p, run->tensors, piece->request), bytes = shape->kv_bytes;
+  const int64_t row = table_row(p, run->tensors, piece->request);
   const int64_t in_request = spl_passed_over(run->plan, piece->request) + token;
   const unsigned char *k_head =
-      (const unsigned char *)run->tensors->k + piece->head * shape->k.head * bytes;
+      (const unsigned char *)run->tensors->k + spl_kv_bytes(shape, piece->head * shape->k.head);
   const unsigned char *v_head =
-      (const unsigned char *)run->tensors->v + piece->head * shape->v.head * bytes;
+      (const unsigned char *)run->tensors->v + spl_kv_bytes(shape, piece->head * shape->v.head);
+  const int64_t k_bytes = spl_kv_bytes(shape, shape->k.token);
+  const int64_t v_bytes = spl_kv_bytes(shape, shape->v.token);
+  const bool has_scale_rows = shape->k_quant.by_token || shape->v_quant.by_token;
   int64_t page = in_request / p->page_size_tokens, slot = in_request % p->page_size_tokens;
   for (int64_t t = 0; t < n; page++, slot = 0) {
     const int64_t id = load_index(p->table_type, run->tensors->block_table, row + page);
     const int64_t in_page = spl_min(n - t, p->page_size_tokens - slot);
-    const unsigned char *k = k_head + (id * shape->k.page + slot * shape->k.token) * bytes;
-    const unsigned char *v = v_head + (id * shape->v.page + slot * shape->v.token) * bytes;
+    const unsigned char *k = k_head + spl_kv_bytes(shape, id * shape->k.page) + slot * k_bytes;
+    const unsigned char *v = v_head + spl_kv_bytes(shape, id * shape->v.page) + slot * v_bytes;
     for (int64_t i = 0; i < in_page; i++) {
-      tile->k[t + i] = k + i * shape->k.token * bytes;
-      tile->v[t + i] = v + i * shape->v.token * bytes;
+      tile->k[t + i] = k + i * k_bytes;
+      tile->v[t + i] = v + i * v_bytes;
     }
+    for (int64_t i = 0; i < in_page && has_scale_rows; i++)
+      tile->scale_rows[t + i] = spl_scale_row(p, id, slot + i);
     t += in_page;
   }
   for (int64_t t = n; t % SPL_LANES != 0; t++)
@@ -102,6 +110,8 @@ static void begin_group(const run_context *run, const spl_piece *piece, spl_grou
   if (p->flags & SPLITKV_FLAG_ALIBI) {
     g->slopes = run->tensors->alibi_slopes + piece->head * shape->group;
   }
+  spl_begin_codes(shape, &run->k_scales, piece->head, p->head_dim, &g->k_codes);
+  spl_begin_codes(shape, &run->v_scales, piece->head, p->head_dim_v, &g->v_codes);
   const unsigned char *q = (const unsigned char *)run->tensors->q;
   for (int64_t h = 0; h < shape->group; h++) {
     const int64_t offset =
@@ -119,24 +129,29 @@ static void attend_tile(const run_context *run, const bundle_tile *tile, const b
                         spl_group *groups) {
   const spl_shape *shape = &run->plan->shape;
   const splitkv_problem *p = &shape->problem;
-  const int64_t bytes = shape->kv_bytes, others = next->wide - 1;
+  const int64_t others = next->wide - 1;
   spl_tile t = {.k_rows = tile->k, .v_rows = tile->v};
   if (tile->n > 0) {
     t.position = tile->token + 1 - spl_attended(run->plan, tile->bundle->pieces[0].request);
   }
-  t.next_k.bytes = (p->head_dim + others * shape->k.head) * bytes;
-  t.next_v.bytes = (p->head_dim_v + others * shape->v.head) * bytes;
+  t.next_k.bytes = spl_kv_bytes(shape, p->head_dim + others * shape->k.head);
+  t.next_v.bytes = spl_kv_bytes(shape, p->head_dim_v + others * shape->v.head);
   int64_t asked = 0, done = 0;
   for (int64_t i = tile->first_piece; done < tile->n_pieces; i++) {
     t.n_tokens = tokens_in_tile(&tile->bundle->pieces[i], tile->token);
     if (t.n_tokens == 0) continue;
     const int64_t end = next->n * ++done / tile->n_pieces;
-    t.k_offset = (i - tile->first_piece) * shape->k.head * bytes;
-    t.v_offset = (i - tile->first_piece) * shape->v.head * bytes;
+    t.k_offset = spl_kv_bytes(shape, (i - tile->first_piece) * shape->k.head);
+    t.v_offset = spl_kv_bytes(shape, (i - tile->first_piece) * shape->v.head);
     t.next_k.n = t.next_v.n = end - asked;
     t.next_k.starts = next->k + asked;
     t.next_v.starts = next->v + asked;
     asked = end;
+    const int64_t head = tile->bundle->pieces[i].head;
+    spl_load_scale_rows(shape, &run->k_scales, head, tile->scale_rows, t.n_tokens,
+                        &groups[i].k_codes);
+    spl_load_scale_rows(shape, &run->v_scales, head, tile->scale_rows, t.n_tokens,
+                        &groups[i].v_codes);
     shape->kernels->attend[p->dtype_kv](&groups[i], &t);
   }
 }
@@ -250,6 +265,8 @@ static void place_groups(const run_context *run, const spl_task_scratch *where,
                             .dv_padded = shape->dv_padded,
                             .q_dtype = (int)shape->problem.dtype_q,
                             .rule = shape->rule};
+    spl_describe_codes(shape, &shape->k_quant, &groups[i].k_codes);
+    spl_describe_codes(shape, &shape->v_quant, &groups[i].v_codes);
   }
   spl_scratch_place(shape, &where->needs, scratch + where->rows, scratch + where->sums, groups);
 }
@@ -434,8 +451,8 @@ static splitkv_status check_tensors(const splitkv_plan *plan, const splitkv_tens
     int64_t alignment;
   } pointers[] = {
       {"tensors.q", t->q, attended, shape->q_bytes},
-      {"tensors.k", t->k, attended, shape->kv_bytes},
-      {"tensors.v", t->v, attended, shape->kv_bytes},
+      {"tensors.k", t->k, attended, spl_max(shape->kv_bits / 8, 1)},
+      {"tensors.v", t->v, attended, spl_max(shape->kv_bits / 8, 1)},
       {"tensors.block_table", t->block_table, attended, index},
       {"tensors.table_offsets", t->table_offsets, attended && csr, index},
       {"tensors.out", t->out, rows, shape->out_bytes},
@@ -448,7 +465,8 @@ static splitkv_status check_tensors(const splitkv_plan *plan, const splitkv_tens
                                                     pointers[i].needed, pointers[i].alignment);
     if (status != SPLITKV_OK) return status;
   }
-  return check_unused(plan, t, error);
+  const splitkv_status status = spl_check_scales(shape, t, attended, error);
+  return status != SPLITKV_OK ? status : check_unused(plan, t, error);
 }
 
 /* CSR: offsets ascend, stay inside the table, and each row holds the pages its length needs. */
@@ -556,7 +574,12 @@ splitkv_status splitkv_run(const splitkv_plan *plan, const splitkv_problem *prob
   status = check_page_ids(plan, &full, error);
   if (status != SPLITKV_OK) return status;
 
-  run_context run = {plan, &full, (unsigned char *)workspace};
+  const spl_shape *shape = &plan->shape;
+  run_context run = {plan,
+                     &full,
+                     (unsigned char *)workspace,
+                     {&shape->k_quant, full.k_scales, full.k_zeros},
+                     {&shape->v_quant, full.v_scales, full.v_zeros}};
   spl_parallel_for(pool, plan->n_tasks, run_task, &run);
   spl_parallel_for(pool, plan->n_merge_tasks, merge_task, &run);
   return SPLITKV_OK;

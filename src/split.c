@@ -151,7 +151,7 @@ int64_t spl_n_tasks(const spl_shape *shape, int64_t total_cost, int64_t n_worker
    * or a million multiply-adds. */
   const splitkv_problem *p = &shape->problem;
   const int64_t channels = p->head_dim + p->head_dim_v;
-  const int64_t by_bytes = 65536 / (channels * shape->kv_bytes);
+  const int64_t by_bytes = 65536 / spl_kv_bytes(shape, channels);
   const int64_t by_flops = 1000000 / channels / shape->group;
   const int64_t least = spl_max(SPL_CUT_TOKENS, spl_min(by_bytes, by_flops));
   return spl_max(1, spl_min(n_workers, total_cost / least));

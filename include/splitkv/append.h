@@ -88,15 +88,13 @@ static inline void splitkv_append_args_init(splitkv_append_args *args) {
  * tables and splits has no influence. pool NULL: the calling thread does all; else its function is
  * called at most once, for tasks of about 256 KiB of memory each. A task takes up to about 10 KB of
  * stack. With no tokens no pointer is needed.
- * Errors: those of splitkv_describe, but dtypes of KV that no kernel attends to are stored as well;
- * NULL_POINTER, STRUCT_SIZE, APPEND_TOKENS (n_tokens), DTYPE (dtype_new), INDEX_TYPE, STRIDE,
- * OVERFLOW, TENSOR_ALIGNMENT, TENSOR_UNUSED (a tensor that nothing asks for, or a V beside a cache
- * that is K's), FLAGS, RESERVED, POOL;
- * APPEND_SLOT: a slot is neither -1 nor in the cache;
- * APPEND_ROTARY: rotary_dim is odd or beyond head_dim, the style is unknown, n_positions negative;
- * APPEND_POSITION: a token that is stored has a position outside the tables;
- * APPEND_SCALES: scales are to be computed in a mode that is not TOKEN, GROUP32 or GROUP64, or of a
- * V that is not stored. */
+ * Errors: those of splitkv_describe; NULL_POINTER, STRUCT_SIZE, APPEND_TOKENS (n_tokens), DTYPE
+ * (dtype_new), INDEX_TYPE, STRIDE, OVERFLOW, TENSOR_ALIGNMENT, TENSOR_UNUSED (a tensor that nothing
+ * asks for, or a V beside a cache that is K's), FLAGS, RESERVED, POOL; APPEND_SLOT: a slot is
+ * neither -1 nor in the cache; APPEND_ROTARY: rotary_dim is odd or beyond head_dim, the style is
+ * unknown, n_positions negative; APPEND_POSITION: a token that is stored has a position outside the
+ * tables; APPEND_SCALES: scales are to be computed in a mode that is not TOKEN, GROUP32 or GROUP64,
+ * or of a V that is not stored. */
 SPLITKV_API splitkv_status splitkv_append(const splitkv_problem *problem,
                                           const splitkv_append_args *args, const splitkv_pool *pool,
                                           splitkv_error *error);

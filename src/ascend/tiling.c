@@ -283,7 +283,8 @@ static splitkv_status check_form(const splitkv_problem *p, splitkv_error *error)
     const bool is_kv = p->dtype_q != SPLITKV_F32 && p->dtype_kv != p->dtype_q;
     const bool is_out = p->dtype_q != SPLITKV_F32 && !is_kv;
     const int64_t dtype = (int)(is_kv ? p->dtype_kv : is_out ? p->dtype_out : p->dtype_q);
-    static const char *const names[] = {"f32", "f16", "bf16"};
+    static const char *const names[] = {"f32",      "f16",      "bf16", "int8",
+                                        "fp8_e4m3", "fp8_e5m2", "int4"};
     return spl_fail(error, SPLITKV_ERROR_ASCEND_DTYPE,
                     is_kv    ? "problem.dtype_kv"
                     : is_out ? "problem.dtype_out"

@@ -19,6 +19,6 @@ typedef struct spl_fp8 {
 } spl_fp8;
 
 static const spl_fp8 spl_e4m3 = {20, 120u << 23, 121u << 23, 16384.0f, 448.0f, 0x7f};
-static const spl_fp8 spl_e5m2 = {21, 112u << 23, 113u << 23, 128.0f, 57344.0f, 0x7e};
+static const spl_fp8 spl_e5m2 = {21, 112u << 23, 113u << 23, 128.0f, 57344.0f, 0x7f};
 
 #endif

@@ -22,7 +22,8 @@ enum { N_ENTRIES = sizeof entries / sizeof entries[0] };
 
 static const char *const isa_names[] = {"auto", "scalar", "avx2", "avx512", "neon", "avx512bf16"};
 
-static const char *const dtype_names[SPL_N_DTYPES] = {"f32", "f16", "bf16"};
+static const char *const dtype_names[SPL_N_DTYPES] = {"f32",      "f16",      "bf16", "int8",
+                                                      "fp8_e4m3", "fp8_e5m2", "int4"};
 
 static uint32_t missing_bits(const spl_kernel_set *set) {
   return set->cpu_bits & ~spl_cpu_bits();

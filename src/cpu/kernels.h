@@ -26,7 +26,39 @@
 #define SPL_FOLD_TILES 8
 
 /* Index of kernels by storage type; the values of splitkv_dtype. */
-enum { SPL_DTYPE_F32, SPL_DTYPE_F16, SPL_DTYPE_BF16, SPL_N_DTYPES };
+enum {
+  SPL_DTYPE_F32,
+  SPL_DTYPE_F16,
+  SPL_DTYPE_BF16,
+  SPL_N_PLAIN_DTYPES, /* of Q and out */
+  SPL_DTYPE_INT8 = SPL_N_PLAIN_DTYPES,
+  SPL_DTYPE_FP8_E4M3,
+  SPL_DTYPE_FP8_E5M2,
+  SPL_DTYPE_INT4,
+  SPL_N_DTYPES /* of KV */
+};
+/* Most scales that a token of one KV head has: one for each 32 channels. */
+#define SPL_MAX_ROW_SCALES 18
+
+/* How a kernel makes elements of codes (docs/numerics.md).
+ *  PLAIN     the code itself: scales are taken out of the sums
+ *  ROWS      (code - zero) * scale, both by token and group of channels
+ *  CHANNELS  code - zero by channel: scales are taken out of the sums */
+enum { SPL_FORM_PLAIN, SPL_FORM_ROWS, SPL_FORM_CHANNELS };
+
+/* The scales and zero points of K or V of one KV head. All 0 where KV is not quantised. */
+typedef struct spl_codes {
+  int form;
+  int has_f16_scales;
+  float unit;          /* what the 1 of a kernel's codes stands for, a power of two */
+  int64_t n_scales;    /* that are taken out of the sums: 1 or one for each channel; 0: none */
+  const void *scales;  /* [n_scales] */
+  const int8_t *zeros; /* CHANNELS: one for each channel */
+  int64_t n_groups;    /* ROWS: groups of channels; PLAIN: 1 if tokens have scales, else 0 */
+  int64_t group_size;  /* channels of a group, a multiple of SPL_LANES */
+  float *row_scales;   /* [tokens of the tile, rounded up to SPL_LANES][n_groups], times unit */
+  float *row_zeros;    /* the same of zero points: ROWS, unless the dtype takes none */
+} spl_codes;
 
 /* How a dot product becomes a score in base 2:
  *   x = dot * scale
@@ -45,9 +77,10 @@ typedef struct spl_group {
   int64_t n_heads; /* >= 1 */
   int64_t d, dv;   /* channels of K and of V */
   int64_t d_padded, dv_padded;
-  spl_score_rule rule;    /* of scores */
-  const float *slopes;    /* [n_heads] of ALiBi, natural, or NULL */
-  int64_t score_stride;   /* floats per row of scores, a multiple of SPL_LANES */
+  spl_score_rule rule;  /* of scores */
+  const float *slopes;  /* [n_heads] of ALiBi, natural, or NULL */
+  int64_t score_stride; /* floats per row of scores, a multiple of SPL_LANES */
+  spl_codes k_codes, v_codes;
   int q_dtype;            /* whose load_q filled q */
   float *q;               /* q_floats of the kernel set, in the order of its load_q */
   float *acc;             /* [n_heads][dv_padded] sum of p * v since the last fold */
@@ -118,14 +151,21 @@ typedef struct spl_kernel_set {
   /* Adds one tile to the state. Scores, softmax, P.V; folds after SPL_FOLD_TILES tiles. NULL: the
    * set does not do this storage type. */
   void (*attend[SPL_N_DTYPES])(spl_group *group, const spl_tile *tile);
-  /* Ends the sum of head h: acc row = all of sum p * v, in f32. Once per head, no tile after it. */
+  /* Ends the sum of head h: acc row = all of sum p * v, in f32, with the scales that were taken out
+   * of it. Once per head, no tile after it. */
   void (*finish)(const spl_group *group, int64_t h);
   /* row[c] /= weight for c < n_padded, unless weight is 0. */
   void (*normalize)(float *row, int64_t n_padded, float weight);
-  /* Head h of q from d elements at src, zero beyond them. */
-  void (*load_q[SPL_N_DTYPES])(const spl_group *group, int64_t h, const void *src);
+  /* Head h of q from d elements at src, times the scales that were taken out of dot products; zero
+   * beyond them. */
+  void (*load_q[SPL_N_PLAIN_DTYPES])(const spl_group *group, int64_t h, const void *src);
   /* dst[0..n) = src rounded to nearest even, NaNs canonical. src is readable up to n rounded up. */
-  void (*store_row[SPL_N_DTYPES])(void *dst, const float *src, int64_t n);
+  void (*store_row[SPL_N_PLAIN_DTYPES])(void *dst, const float *src, int64_t n);
+  /* Row t of the n tokens of a tile: codes->row_scales from scales[rows[t]][n_groups], and
+   * row_zeros likewise, if there are any; zeros NULL: all are `zero`. n is a multiple of SPL_LANES.
+   */
+  void (*load_rows)(const spl_codes *codes, const void *scales, const int8_t *zeros, float zero,
+                    const int64_t *rows, int64_t n);
 
   /* Stores the rows of one token, all heads, in any dtype of KV and from any of Q. */
   void (*append)(const spl_append_rule *rule, const spl_append_token *token);

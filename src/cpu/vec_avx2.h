@@ -46,6 +46,52 @@ SPL_INLINE vf vf_load_bf16(const uint16_t *p) {
   return vf_make(vf_from_bf16(vf_load_halfwords(p)), vf_from_bf16(vf_load_halfwords(p + 8)));
 }
 
+/* ── codes of quantised KV, eight to a register ─────────────────────────────────────────────── */
+
+SPL_INLINE __m128i load_codes(const uint8_t *p) {
+  return _mm_loadl_epi64((const __m128i *)(const void *)p);
+}
+SPL_INLINE __m256 half_of_i8(const uint8_t *p) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(load_codes(p)));
+}
+SPL_INLINE __m256 half_of_e5m2(const uint8_t *p) {
+  return _mm256_cvtph_ps(_mm_unpacklo_epi8(_mm_setzero_si128(), load_codes(p)));
+}
+/* As scalar_e4m3_as_f16. The sign, spread over the upper byte, is in bits 15 and 14: the second one
+ * has to go, unless the magnitude's carry says NaN, and it meets that carry with bit 14 turned. */
+SPL_INLINE __m256 half_of_e4m3(const uint8_t *p) {
+  const __m128i h = _mm_slli_epi16(_mm_cvtepi8_epi16(load_codes(p)), 7);
+  const __m128i carried = _mm_add_epi16(h, _mm_set1_epi16(0x80));
+  return _mm256_cvtph_ps(_mm_xor_si128(h, _mm_and_si128(carried, _mm_set1_epi16(0x4000))));
+}
+SPL_INLINE __m256i four_bits(const uint8_t *p) {
+  int32_t word;
+  memcpy(&word, p, sizeof word);
+  const __m256i shifts = _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28);
+  return _mm256_and_si256(_mm256_srlv_epi32(_mm256_set1_epi32(word), shifts),
+                          _mm256_set1_epi32(15));
+}
+SPL_INLINE __m256 half_of_u4(const uint8_t *p) {
+  return _mm256_cvtepi32_ps(four_bits(p));
+}
+SPL_INLINE __m256 half_of_i4(const uint8_t *p) {
+  return _mm256_cvtepi32_ps(_mm256_sub_epi32(four_bits(p), _mm256_set1_epi32(8)));
+}
+/* behind: bytes of eight codes. */
+#define VF_CODES(type, behind)                                                                     \
+  SPL_INLINE vf vf_load_##type(const uint8_t *p) {                                                 \
+    return vf_make(half_of_##type(p), half_of_##type(p + (behind)));                               \
+  }                                                                                                \
+  SPL_INLINE __m256 vd_load_##type(const uint8_t *p) {                                             \
+    return half_of_##type(p);                                                                      \
+  }
+VF_CODES(i8, 8)
+VF_CODES(e4m3, 8)
+VF_CODES(e5m2, 8)
+VF_CODES(u4, 4)
+VF_CODES(i4, 4)
+#undef VF_CODES
+
 #define VF_BINARY(name, op)                                                                        \
   SPL_INLINE vf name(vf a, vf b) {                                                                 \
     return vf_make(op(a.lo, b.lo), op(a.hi, b.hi));                                                \
@@ -131,6 +177,7 @@ typedef __m256 vd;
 #define VD_SCORE_VECTORS(nh) (8 / (nh))
 #define VD_ROW_TOKEN(i) (i)
 #define VD_ROWS(rows, v, c) (rows)[v] + (c)
+#define VD_SAME(p) (p)
 
 SPL_INLINE vd vd_zero(void) {
   return _mm256_setzero_ps();
@@ -149,6 +196,16 @@ SPL_INLINE vd vd_load_f16(const uint16_t *p) {
 }
 SPL_INLINE vd vd_load_bf16(const uint16_t *p) {
   return vf_from_bf16(vf_load_halfwords(p));
+}
+/* All lanes of a row are the one number at p. */
+SPL_INLINE vd vd_broadcast(const float *p) {
+  return _mm256_broadcast_ss(p);
+}
+SPL_INLINE vd vd_sub(vd a, vd b) {
+  return _mm256_sub_ps(a, b);
+}
+SPL_INLINE vd vd_mul(vd a, vd b) {
+  return _mm256_mul_ps(a, b);
 }
 
 #define VD_FOLD_BLOCKS(a, b)                                                                       \

@@ -51,6 +51,72 @@ SPL_INLINE vf vf_load_bf16_tail(const uint16_t *p, int n) {
   return vf_from_bf16(_mm256_maskz_loadu_epi16(vf_tail_mask(n), p));
 }
 
+/* ── codes of quantised KV, from registers: of a vf and of a vd alike ────────────────────────────
+ */
+
+SPL_INLINE __m512 from_i8(__m128i x) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(x));
+}
+SPL_INLINE __m512 from_e5m2(__m128i x) {
+  return _mm512_cvtph_ps(_mm256_slli_epi16(_mm256_cvtepu8_epi16(x), 8));
+}
+/* As scalar_e4m3_as_f16. The sign, spread over the upper byte, is in bits 15 and 14: the second one
+ * has to go, unless the magnitude's carry says NaN, and it meets that carry with bit 14 turned. */
+SPL_INLINE __m512 from_e4m3(__m128i x) {
+  const __m256i h = _mm256_slli_epi16(_mm256_cvtepi8_epi16(x), 7);
+  const __m256i carried = _mm256_add_epi16(h, _mm256_set1_epi16(0x80));
+  const __m256i bit = _mm256_set1_epi16(0x4000);
+  return _mm512_cvtph_ps(
+      _mm256_ternarylogic_epi32(h, carried, bit, 0x78)); /* h ^ (carried & bit) */
+}
+/* Eight channels from each of two words: the lane's four bits are the lowest four of what a
+ * permutation takes for its index. */
+SPL_INLINE __m512 from_i4_words(uint32_t a, uint32_t b, __m512 values) {
+  const __m512i shifts =
+      _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28);
+  const __m512i words = _mm512_mask_set1_epi32(_mm512_set1_epi32((int32_t)a), 0xff00, (int32_t)b);
+  return _mm512_permutexvar_ps(_mm512_srlv_epi32(words, shifts), values);
+}
+SPL_INLINE __m512 u4_values(void) {
+  return _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+}
+SPL_INLINE __m512 i4_values(void) {
+  return _mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7);
+}
+SPL_INLINE uint32_t load_word(const uint8_t *p) {
+  uint32_t word;
+  memcpy(&word, p, sizeof word);
+  return word;
+}
+SPL_INLINE uint32_t load_word_tail(const uint8_t *p, int n_bytes) {
+  uint32_t word = 0;
+  SPL_UNROLL for (int i = 0; i < 4; i++) word |= i < n_bytes ? (uint32_t)p[i] << 8 * i : 0;
+  return word;
+}
+
+#define VF_CODES(type)                                                                             \
+  SPL_INLINE vf vf_load_##type(const uint8_t *p) {                                                 \
+    return from_##type(_mm_loadu_si128((const __m128i *)(const void *)p));                         \
+  }                                                                                                \
+  SPL_INLINE vf vf_load_##type##_tail(const uint8_t *p, int n) {                                   \
+    return from_##type(_mm_maskz_loadu_epi8(vf_tail_mask(n), p));                                  \
+  }
+VF_CODES(i8)
+VF_CODES(e4m3)
+VF_CODES(e5m2)
+#undef VF_CODES
+#define VF_HALF_CODES(type)                                                                        \
+  SPL_INLINE vf vf_load_##type(const uint8_t *p) {                                                 \
+    return from_i4_words(load_word(p), load_word(p + 4), type##_values());                         \
+  }                                                                                                \
+  SPL_INLINE vf vf_load_##type##_tail(const uint8_t *p, int n) {                                   \
+    return from_i4_words(load_word_tail(p, n / 2), load_word_tail(p + 4, n / 2 - 4),               \
+                         type##_values());                                                         \
+  }
+VF_HALF_CODES(u4)
+VF_HALF_CODES(i4)
+#undef VF_HALF_CODES
+
 SPL_INLINE vf vf_add(vf a, vf b) {
   return _mm512_add_ps(a, b);
 }
@@ -133,6 +199,7 @@ typedef __m512 vd;
 /* Vectors 0-3 hold tokens 0-3 and, in their second halves, 4-7. */
 #define VD_ROW_TOKEN(i) ((i) / 2 + (i) % 2 * 4)
 #define VD_ROWS(rows, v, c) (rows)[2 * (v)] + (c), (rows)[2 * (v) + 1] + (c)
+#define VD_SAME(p) (p), (p)
 
 SPL_INLINE vd vd_zero(void) {
   return _mm512_setzero_ps();
@@ -176,6 +243,47 @@ SPL_INLINE vd vd_load_f16_tail(const uint16_t *p0, const uint16_t *p1, int n) {
 }
 SPL_INLINE vd vd_load_bf16_tail(const uint16_t *p0, const uint16_t *p1, int n) {
   return vf_from_bf16(vd_tail_halfwords(p0, p1, n));
+}
+
+SPL_INLINE __m128i vd_bytes(const uint8_t *p0, const uint8_t *p1) {
+  const __m128 low = _mm_castsi128_ps(_mm_loadl_epi64((const __m128i *)(const void *)p0));
+  return _mm_castps_si128(_mm_loadh_pi(low, (const __m64 *)(const void *)p1));
+}
+SPL_INLINE __m128i vd_tail_bytes(const uint8_t *p0, const uint8_t *p1, int n) {
+  const __mmask16 mask = vf_tail_mask(n);
+  return _mm_unpacklo_epi64(_mm_maskz_loadu_epi8(mask, p0), _mm_maskz_loadu_epi8(mask, p1));
+}
+#define VD_CODES(type)                                                                             \
+  SPL_INLINE vd vd_load_##type(const uint8_t *p0, const uint8_t *p1) {                             \
+    return from_##type(vd_bytes(p0, p1));                                                          \
+  }                                                                                                \
+  SPL_INLINE vd vd_load_##type##_tail(const uint8_t *p0, const uint8_t *p1, int n) {               \
+    return from_##type(vd_tail_bytes(p0, p1, n));                                                  \
+  }
+VD_CODES(i8)
+VD_CODES(e4m3)
+VD_CODES(e5m2)
+#undef VD_CODES
+#define VD_HALF_CODES(type)                                                                        \
+  SPL_INLINE vd vd_load_##type(const uint8_t *p0, const uint8_t *p1) {                             \
+    return from_i4_words(load_word(p0), load_word(p1), type##_values());                           \
+  }                                                                                                \
+  SPL_INLINE vd vd_load_##type##_tail(const uint8_t *p0, const uint8_t *p1, int n) {               \
+    return from_i4_words(load_word_tail(p0, n / 2), load_word_tail(p1, n / 2), type##_values());   \
+  }
+VD_HALF_CODES(u4)
+VD_HALF_CODES(i4)
+#undef VD_HALF_CODES
+
+/* All lanes of a row are the one number at its pointer. */
+SPL_INLINE vd vd_broadcast(const float *p0, const float *p1) {
+  return _mm512_mask_broadcastss_ps(_mm512_set1_ps(*p0), 0xff00, _mm_load_ss(p1));
+}
+SPL_INLINE vd vd_sub(vd a, vd b) {
+  return _mm512_sub_ps(a, b);
+}
+SPL_INLINE vd vd_mul(vd a, vd b) {
+  return _mm512_mul_ps(a, b);
 }
 
 /* One level of the tree for two vectors at once: lanes (or blocks of four) of a, then of b. */

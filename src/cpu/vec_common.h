@@ -61,6 +61,13 @@ SPL_INLINE float scalar_from_f16(uint16_t h) {
   return scalar_from_bits(sign | scalar_bits(value));
 }
 
+/* The bits of an f16 with 2^-8 times the value of an E4M3, which has its exponent 8 too low there.
+ * NaN is NaN: a magnitude of all ones carries into the lowest of the exponent's upper bits. */
+SPL_INLINE uint16_t scalar_e4m3_as_f16(uint8_t x) {
+  const uint32_t magnitude = (x & 0x7fu) << 7, sign = (uint32_t)(x & 0x80u) << 8;
+  return (uint16_t)(sign | magnitude | ((magnitude + 0x80u) & 0x4000u));
+}
+
 /* To nearest, ties to even. NaN gives the one quiet NaN 0x7e00. */
 SPL_INLINE uint16_t scalar_to_f16(float x) {
   const uint32_t bits = scalar_bits(x);

@@ -43,6 +43,60 @@ SPL_INLINE vf vf_load_bf16(const uint16_t *p) {
   return r;
 }
 
+/* ── codes of quantised KV, eight to a pair of registers ─────────────────────────────────────── */
+
+SPL_INLINE float32x4x2_t pair_of_halfwords(int16x8_t x) {
+  const float32x4x2_t r = {
+      {vcvtq_f32_s32(vmovl_s16(vget_low_s16(x))), vcvtq_f32_s32(vmovl_high_s16(x))}};
+  return r;
+}
+SPL_INLINE float32x4x2_t pair_of_f16(uint16x8_t bits) {
+  const float16x8_t x = vreinterpretq_f16_u16(bits);
+  const float32x4x2_t r = {{vcvt_f32_f16(vget_low_f16(x)), vcvt_high_f32_f16(x)}};
+  return r;
+}
+SPL_INLINE float32x4x2_t pair_of_i8(const uint8_t *p) {
+  return pair_of_halfwords(vmovl_s8(vreinterpret_s8_u8(vld1_u8(p))));
+}
+SPL_INLINE float32x4x2_t pair_of_e5m2(const uint8_t *p) {
+  return pair_of_f16(vshll_n_u8(vld1_u8(p), 8));
+}
+/* As scalar_e4m3_as_f16. The sign, spread over the upper byte, is in bits 15 and 14: the second one
+ * has to go, unless the magnitude's carry says NaN, and it meets that carry with bit 14 turned. */
+SPL_INLINE float32x4x2_t pair_of_e4m3(const uint8_t *p) {
+  const int16x8_t spread = vmovl_s8(vreinterpret_s8_u8(vld1_u8(p)));
+  const uint16x8_t h = vreinterpretq_u16_s16(vshlq_n_s16(spread, 7));
+  const uint16x8_t carried = vaddq_u16(h, vdupq_n_u16(0x80));
+  return pair_of_f16(veorq_u16(h, vandq_u16(carried, vdupq_n_u16(0x4000))));
+}
+/* Each of the four bytes becomes its two halves. */
+SPL_INLINE int16x8_t four_bits(const uint8_t *p) {
+  uint32_t word;
+  memcpy(&word, p, sizeof word);
+  const uint8x8_t x = vreinterpret_u8_u32(vdup_n_u32(word));
+  const uint8x8_t halves = vzip1_u8(vand_u8(x, vdup_n_u8(15)), vshr_n_u8(x, 4));
+  return vreinterpretq_s16_u16(vmovl_u8(halves));
+}
+SPL_INLINE float32x4x2_t pair_of_u4(const uint8_t *p) {
+  return pair_of_halfwords(four_bits(p));
+}
+SPL_INLINE float32x4x2_t pair_of_i4(const uint8_t *p) {
+  return pair_of_halfwords(vsubq_s16(four_bits(p), vdupq_n_s16(8)));
+}
+/* behind: bytes of eight codes. */
+#define VF_CODES(type, behind)                                                                     \
+  SPL_INLINE vf vf_load_##type(const uint8_t *p) {                                                 \
+    const float32x4x2_t lo = pair_of_##type(p), hi = pair_of_##type(p + (behind));                 \
+    const vf r = {{lo.val[0], lo.val[1], hi.val[0], hi.val[1]}};                                   \
+    return r;                                                                                      \
+  }
+VF_CODES(i8, 8)
+VF_CODES(e4m3, 8)
+VF_CODES(e5m2, 8)
+VF_CODES(u4, 4)
+VF_CODES(i4, 4)
+#undef VF_CODES
+
 #define VF_BINARY(name, op)                                                                        \
   SPL_INLINE vf name(vf a, vf b) {                                                                 \
     vf r;                                                                                          \
@@ -141,6 +195,7 @@ typedef struct vd {
 #define VD_SCORE_VECTORS(nh) (8 / (nh))
 #define VD_ROW_TOKEN(i) (i)
 #define VD_ROWS(rows, v, c) (rows)[v] + (c)
+#define VD_SAME(p) (p)
 
 SPL_INLINE vd vd_make(float32x4_t lo, float32x4_t hi) {
   const vd r = {lo, hi};
@@ -166,6 +221,27 @@ SPL_INLINE vd vd_load_bf16(const uint16_t *p) {
   const uint16x8_t x = vld1q_u16(p);
   return vd_make(vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(x), 16)),
                  vreinterpretq_f32_u32(vshll_high_n_u16(x, 16)));
+}
+#define VD_CODES(type)                                                                             \
+  SPL_INLINE vd vd_load_##type(const uint8_t *p) {                                                 \
+    const float32x4x2_t x = pair_of_##type(p);                                                     \
+    return vd_make(x.val[0], x.val[1]);                                                            \
+  }
+VD_CODES(i8)
+VD_CODES(e4m3)
+VD_CODES(e5m2)
+VD_CODES(u4)
+VD_CODES(i4)
+#undef VD_CODES
+/* All lanes of a row are the one number at p. */
+SPL_INLINE vd vd_broadcast(const float *p) {
+  return vd_make(vdupq_n_f32(*p), vdupq_n_f32(*p));
+}
+SPL_INLINE vd vd_sub(vd a, vd b) {
+  return vd_make(vsubq_f32(a.lo, b.lo), vsubq_f32(a.hi, b.hi));
+}
+SPL_INLINE vd vd_mul(vd a, vd b) {
+  return vd_make(vmulq_f32(a.lo, b.lo), vmulq_f32(a.hi, b.hi));
 }
 SPL_INLINE float vd_sum(vd x) {
   const float32x4_t r4 = vaddq_f32(x.lo, x.hi);

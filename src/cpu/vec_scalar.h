@@ -71,6 +71,19 @@ SPL_INLINE vf vf_load_bf16(const uint16_t *p) {
   VF_EACH(i) r.lane[i] = scalar_from_bits((uint32_t)p[i] << 16);
   return r;
 }
+/* Codes: E4M3 as 2^-8 of its value, U4 as 0 .. 15 and I4 as that less 8, two to a byte. */
+#define VEC_CODES(name, vector, each, expression)                                                  \
+  SPL_INLINE vector name(const uint8_t *p) {                                                       \
+    vector r;                                                                                      \
+    each(i) r.lane[i] = expression;                                                                \
+    return r;                                                                                      \
+  }
+#define SCALAR_U4(p, i) (int)((p)[(i) / 2] >> (i) % 2 * 4 & 15)
+VEC_CODES(vf_load_i8, vf, VF_EACH, (float)(int8_t)p[i])
+VEC_CODES(vf_load_e4m3, vf, VF_EACH, scalar_from_f16(scalar_e4m3_as_f16(p[i])))
+VEC_CODES(vf_load_e5m2, vf, VF_EACH, scalar_from_f16((uint16_t)(p[i] << 8)))
+VEC_CODES(vf_load_u4, vf, VF_EACH, (float)SCALAR_U4(p, i))
+VEC_CODES(vf_load_i4, vf, VF_EACH, (float)(SCALAR_U4(p, i) - 8))
 SPL_INLINE void vf_to_f16(uint16_t *p, vf x) {
   VF_EACH(i) p[i] = scalar_to_f16(x.lane[i]);
 }
@@ -164,6 +177,7 @@ typedef struct vd {
 #define VD_SCORE_VECTORS(nh) (8 / (nh))
 #define VD_ROW_TOKEN(i) (i)
 #define VD_ROWS(rows, v, c) (rows)[v] + (c)
+#define VD_SAME(p) (p) /* for each of those rows */
 #define VD_EACH(i) for (int i = 0; i < SPL_DOT_LANES; i++)
 
 SPL_INLINE vd vd_zero(void) {
@@ -185,8 +199,29 @@ SPL_INLINE vd vd_load_bf16(const uint16_t *p) {
   VD_EACH(i) r.lane[i] = scalar_from_bits((uint32_t)p[i] << 16);
   return r;
 }
+VEC_CODES(vd_load_i8, vd, VD_EACH, (float)(int8_t)p[i])
+VEC_CODES(vd_load_e4m3, vd, VD_EACH, scalar_from_f16(scalar_e4m3_as_f16(p[i])))
+VEC_CODES(vd_load_e5m2, vd, VD_EACH, scalar_from_f16((uint16_t)(p[i] << 8)))
+VEC_CODES(vd_load_u4, vd, VD_EACH, (float)SCALAR_U4(p, i))
+VEC_CODES(vd_load_i4, vd, VD_EACH, (float)(SCALAR_U4(p, i) - 8))
+#undef VEC_CODES
+#undef SCALAR_U4
 SPL_INLINE vd vd_load_q(const float *q) {
   return vd_load_f32(q);
+}
+/* All lanes of a row are the one number at p. */
+SPL_INLINE vd vd_broadcast(const float *p) {
+  vd r;
+  VD_EACH(i) r.lane[i] = *p;
+  return r;
+}
+SPL_INLINE vd vd_sub(vd a, vd b) {
+  VD_EACH(i) a.lane[i] -= b.lane[i];
+  return a;
+}
+SPL_INLINE vd vd_mul(vd a, vd b) {
+  VD_EACH(i) a.lane[i] *= b.lane[i];
+  return a;
 }
 SPL_INLINE vd vd_fma(vd a, vd b, vd c) {
   vd r;

@@ -20,6 +20,25 @@ VEC_TAIL(vd_load_f16_tail, vd, uint16_t, SPL_DOT_LANES, vd_load_f16)
 VEC_TAIL(vd_load_bf16_tail, vd, uint16_t, SPL_DOT_LANES, vd_load_bf16)
 #undef VEC_TAIL
 
+/* The same of codes, n of them, `per_byte` to a byte, code 0 beyond. */
+#define VEC_CODES_TAIL(type, per_byte)                                                             \
+  SPL_INLINE vf vf_load_##type##_tail(const uint8_t *p, int n) {                                   \
+    uint8_t copy[SPL_LANES] = {0};                                                                 \
+    memcpy(copy, p, (size_t)(n / (per_byte)));                                                     \
+    return vf_load_##type(copy);                                                                   \
+  }                                                                                                \
+  SPL_INLINE vd vd_load_##type##_tail(const uint8_t *p, int n) {                                   \
+    uint8_t copy[SPL_DOT_LANES] = {0};                                                             \
+    memcpy(copy, p, (size_t)(n / (per_byte)));                                                     \
+    return vd_load_##type(copy);                                                                   \
+  }
+VEC_CODES_TAIL(i8, 1)
+VEC_CODES_TAIL(e4m3, 1)
+VEC_CODES_TAIL(e5m2, 1)
+VEC_CODES_TAIL(u4, 2)
+VEC_CODES_TAIL(i4, 2)
+#undef VEC_CODES_TAIL
+
 SPL_INLINE void vf_store_tail(float *p, vf x, int n) {
   float copy[SPL_LANES];
   vf_store(copy, x);

@@ -249,14 +249,14 @@ static unsigned char *copy_of(const guard_buffer *b) {
 
 static void build_caches(append_case *c, const append_spec *spec) {
   splitkv_problem *p = &c->problem;
-  static const int64_t bits[] = {32, 16, 16, 8, 8, 8, 4};
+  const int64_t bits = ref_dtype_bits(p->dtype_kv), element_bytes = bits > 8 ? bits / 8 : 1;
   for (int half = 0; half < 2; ++half) {
     const int64_t elements = cache_elements(p, spec->stride_kind, half == 0);
-    const int64_t bytes = (elements * bits[p->dtype_kv] + 7) / 8;
+    const int64_t bytes = (elements * bits + 7) / 8;
     guard_buffer *b = &c->outputs[APPEND_K + half];
-    const int64_t align = spec->misaligned > 0 ? 64 : bits[p->dtype_kv] / 8;
+    const int64_t align = spec->misaligned > 0 ? 64 : element_bytes;
     *b = guard_create((size_t)(half == 1 && !spec->stores_v ? 0 : bytes + spec->misaligned),
-                      spec->side, (size_t)(align > 0 ? align : 1));
+                      spec->side, (size_t)align);
     if (b->size_bytes > 0) memset(b->data, PATTERN, b->size_bytes);
   }
 }
@@ -358,13 +358,19 @@ static bool compare(const append_case *c, const char *name, const char *set) {
                           "%s %s: an input has changed", name, set);
 }
 
+void append_use(splitkv_problem *p, splitkv_isa isa) {
+  p->arithmetic = test_isa_arithmetic(isa);
+  p->isa = p->arithmetic == SPLITKV_ARITHMETIC_F32 || p->dtype_kv == SPLITKV_BF16
+               ? isa
+               : SPLITKV_ISA_AUTO;
+}
+
 bool append_case_run(append_case *c, splitkv_isa isa, const splitkv_pool *pool, const char *name) {
   for (int i = 0; i < N_APPEND_OUTPUTS; ++i)
     if (c->outputs[i].size_bytes > 0)
       memcpy(c->outputs[i].data, c->before[i], c->outputs[i].size_bytes);
   splitkv_problem p = c->problem;
-  p.isa = isa;
-  p.arithmetic = test_isa_arithmetic(isa);
+  append_use(&p, isa);
   splitkv_error error;
   const splitkv_status status = splitkv_append(&p, &c->args, pool, &error);
   const char *set = test_isa_name(isa);

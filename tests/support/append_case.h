@@ -49,6 +49,9 @@ void append_spec_random(append_spec *spec, rng *r);
 void append_case_build(append_case *c, const append_spec *spec, rng *r);
 void append_case_destroy(append_case *c);
 
+/* Names a kernel set; where it does not do the dtype of KV, the class f32 takes over. */
+void append_use(splitkv_problem *problem, splitkv_isa isa);
+
 /* Calls append on a kernel set and compares all bytes; guards and inputs have to be as they were.
  * False after a failed check, with the case printed. */
 bool append_case_run(append_case *c, splitkv_isa isa, const splitkv_pool *pool, const char *name);

@@ -43,7 +43,10 @@ typedef enum test_stride_kind {
 
 struct test_spec;
 /* Element `channel` of the row (tensor 'q', 'k' or 'v') of a source; token is 0 for 'q'. And of
- * 's', the sinks, and 'a', the slopes of ALiBi, where the problem has them: by head alone. */
+ * 's', the sinks, and 'a', the slopes of ALiBi, where the problem has them: by head alone. Where KV
+ * is quantised also of 'x' and 'y', the scales of K and V, and 'm' and 'n', their zero points:
+ * channel is the first one that has it, source, head and token are 0 where the scale mode knows
+ * none. The codes are those nearest to the elements. */
 typedef double (*test_value)(const struct test_spec *spec, char tensor, int64_t source,
                              int64_t head, int64_t token, int64_t channel);
 
@@ -77,6 +80,7 @@ typedef struct test_batch {
   splitkv_batch batch;
   splitkv_tensors tensors;
   guard_buffer q, k, v, table, offsets, kv_lens, out, lse, sinks, slopes;
+  guard_buffer k_scales, v_scales, k_zeros, v_zeros;
   ref_result exact;              /* NULLs until test_batch_compare */
   splitkv_arithmetic arithmetic; /* class of the kernel set that the last run took */
 } test_batch;
@@ -105,6 +109,9 @@ enum {
   N_VARIANTS = 16
 };
 void test_spec_vary(test_spec *spec, rng *r, int which);
+
+/* Quantises KV: one of its dtypes with one of the scale modes for K and V each. */
+void test_spec_quantise(test_spec *spec, rng *r);
 
 /* Tokens of a request of this length before the window. */
 int64_t test_tokens_before(const test_spec *spec, int64_t kv_len);

@@ -2,6 +2,7 @@
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #include "batch.h"
+#include "scales.h"
 #include "value.h"
 
 #include <math.h>
@@ -113,10 +114,18 @@ static cache_strides strides_for(const test_spec *s, int64_t d, int64_t n_pages)
   return (cache_strides){page * heads * d, heads * d, d};
 }
 
-/* `count` elements of NaN. */
+static size_t bytes_of(splitkv_dtype dtype, int64_t count) {
+  return (size_t)count * (size_t)ref_dtype_bits(dtype) / 8;
+}
+
+/* `count` elements of NaN, or of codes with scales of NaN. */
 static void fill_nan(splitkv_dtype dtype, unsigned char *data, int64_t count) {
   const size_t size = ref_dtype_size(dtype);
   if (count == 0) return;
+  if (dtype == SPLITKV_INT4 || dtype == SPLITKV_INT8) {
+    memset(data, 0x96, bytes_of(dtype, count));
+    return;
+  }
   ref_store(dtype, data, 0, (double)NAN);
   for (int64_t i = 1; i < count; ++i)
     memcpy(data + (size_t)i * size, data, size);
@@ -142,19 +151,38 @@ static void attended_range(const test_spec *s, const page_map *m, cache_strides 
   if (*first > *end) *first = *end;
 }
 
+/* What stands for K ('k') and V, and for their scales ('x', 'y') and zero points ('m', 'n') where
+ * these lie with the tokens: rows of d elements. */
+static void store_row(const test_spec *s, char tensor, splitkv_dtype dtype, unsigned char *data,
+                      int64_t row, int64_t d, int64_t source, int64_t head, int64_t token) {
+  const char of = strchr("kxm", tensor) ? 'k' : 'v';
+  const int64_t size = test_group_size(&s->problem, of);
+  for (int64_t c = 0; c < d; ++c) {
+    if (tensor == 'x' || tensor == 'y') {
+      ref_store(dtype, data, row + c, test_scale_at(s, of, source, head, token, c * size));
+    } else if (tensor == 'm' || tensor == 'n') {
+      ref_store(dtype, data, row + c, test_zero_at(s, of, source, head, token, c * size));
+    } else if (dtype > SPLITKV_BF16) {
+      test_store_code(s, data, row + c, tensor, source, head, token, c);
+    } else {
+      ref_store(dtype, data, row + c, test_value_at(s, tensor, source, head, token, c));
+    }
+  }
+}
+
 /* Makes one cache and returns what its element 0 would be at. */
-static const void *fill_cache(const test_spec *s, const page_map *m, char tensor, int64_t d,
-                              cache_strides at, guard_buffer *buffer) {
+static const void *fill_cache(const test_spec *s, const page_map *m, char tensor,
+                              splitkv_dtype dtype, int64_t d, cache_strides at,
+                              guard_buffer *buffer) {
   const splitkv_problem *p = &s->problem;
-  const size_t size = ref_dtype_size(p->dtype_kv);
   int64_t first = 0, end = 0;
   if (s->trim)
     attended_range(s, m, at, d, &first, &end);
   else if (m->n_pages > 0)
     end = (m->n_pages - 1) * at.page + (p->page_size_tokens - 1) * at.token +
           (p->n_heads_kv - 1) * at.head + d;
-  *buffer = guard_create((size_t)(end - first) * size, s->side, 1);
-  fill_nan(p->dtype_kv, buffer->data, end - first);
+  *buffer = guard_create(bytes_of(dtype, end - first), s->side, 1);
+  fill_nan(dtype, buffer->data, end - first);
   for (int64_t i = 0; i < m->n_slots; ++i)
     for (int64_t t = m->slot_begin[i]; t < m->slot_tokens[i]; ++t) {
       const int64_t page = m->physical[m->slot_first[i] + t / p->page_size_tokens];
@@ -163,12 +191,36 @@ static const void *fill_cache(const test_spec *s, const page_map *m, char tensor
       for (int64_t g = 0; g < p->n_heads_kv; ++g) {
         const int64_t row =
             page * at.page + t % p->page_size_tokens * at.token + g * at.head - first;
-        for (int64_t c = 0; c < d; ++c)
-          ref_store(p->dtype_kv, buffer->data, row + c,
-                    test_value_at(s, tensor, source, g, token, c));
+        store_row(s, tensor, dtype, buffer->data, row, d, source, g, token);
       }
     }
-  return (const void *)((uintptr_t)buffer->data - (uintptr_t)first * size);
+  return (const void *)((uintptr_t)buffer->data - (uintptr_t)bytes_of(dtype, first));
+}
+
+/* Scales and zero points of K ('k') or V. */
+static void fill_scales(test_batch *b, const page_map *m, char tensor) {
+  const splitkv_problem *p = &b->problem;
+  const bool is_k = tensor == 'k', has_zeros = test_has_zeros(p, tensor);
+  guard_buffer *scales = is_k ? &b->k_scales : &b->v_scales;
+  guard_buffer *zeros = is_k ? &b->k_zeros : &b->v_zeros;
+  const void *first_scale = NULL, *first_zero = NULL;
+  if (!test_has_scales(p, tensor)) return;
+  if (test_scales_by_token(p, tensor)) {
+    const int64_t n = test_scale_count(p, tensor), heads = p->n_heads_kv;
+    const int64_t page = p->page_size_tokens;
+    const cache_strides at = p->layout == SPLITKV_LAYOUT_HND
+                                 ? (cache_strides){heads * page * n, n, page * n}
+                                 : (cache_strides){page * heads * n, heads * n, n};
+    first_scale = fill_cache(&b->spec, m, is_k ? 'x' : 'y', p->dtype_scales, n, at, scales);
+    if (has_zeros)
+      first_zero = fill_cache(&b->spec, m, is_k ? 'm' : 'n', SPLITKV_INT8, n, at, zeros);
+  } else {
+    test_fill_fixed_scales(b, tensor);
+    first_scale = scales->data;
+    if (has_zeros) first_zero = zeros->data;
+  }
+  *(is_k ? &b->tensors.k_scales : &b->tensors.v_scales) = first_scale;
+  *(is_k ? &b->tensors.k_zeros : &b->tensors.v_zeros) = (const int8_t *)first_zero;
 }
 
 static void fill_q(test_batch *b) {
@@ -310,10 +362,13 @@ void test_batch_build(test_batch *b, const test_spec *spec) {
     b->problem.v_stride_token = v.token;
     b->problem.v_stride_head = v.head;
   }
-  b->tensors.k = fill_cache(&b->spec, m, 'k', spec->problem.head_dim, k, &b->k);
+  const splitkv_dtype dtype = spec->problem.dtype_kv;
+  b->tensors.k = fill_cache(&b->spec, m, 'k', dtype, spec->problem.head_dim, k, &b->k);
   b->tensors.v = spec->v_aliases_k
                      ? b->tensors.k
-                     : fill_cache(&b->spec, m, 'v', spec->problem.head_dim_v, v, &b->v);
+                     : fill_cache(&b->spec, m, 'v', dtype, spec->problem.head_dim_v, v, &b->v);
+  fill_scales(b, m, 'k');
+  fill_scales(b, m, 'v');
   fill_q(b);
   fill_table(b, m);
   fill_batch(b);
@@ -325,8 +380,9 @@ void test_batch_build(test_batch *b, const test_spec *spec) {
 }
 
 void test_batch_destroy(test_batch *b) {
-  guard_buffer *buffers[] = {&b->q,       &b->k,   &b->v,   &b->table, &b->offsets,
-                             &b->kv_lens, &b->out, &b->lse, &b->sinks, &b->slopes};
+  guard_buffer *buffers[] = {&b->q,        &b->k,        &b->v,       &b->table,  &b->offsets,
+                             &b->kv_lens,  &b->out,      &b->lse,     &b->sinks,  &b->slopes,
+                             &b->k_scales, &b->v_scales, &b->k_zeros, &b->v_zeros};
   for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; ++i)
     guard_destroy(buffers[i]);
   free(b->exact.out);

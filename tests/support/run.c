@@ -75,6 +75,8 @@ void test_batch_print(const test_batch *b) {
           p->q_stride_request, p->q_stride_head, p->out_stride_request, p->out_stride_head,
           p->k_stride_page, p->k_stride_token, p->k_stride_head, p->v_stride_page,
           p->v_stride_token, p->v_stride_head);
+  fprintf(stderr, "  scale modes k %d v %d of dtype %d\n", p->k_scale_mode, p->v_scale_mode,
+          p->dtype_scales);
   fprintf(stderr, "  window %" PRId64 " softcap %a\n", p->window_tokens, (double)p->logit_softcap);
   print_lens(s);
 }

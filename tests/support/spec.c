@@ -147,3 +147,27 @@ void test_spec_random(test_spec *spec, rng *r, const test_ranges *ranges) {
   spec->no_lse = rng_one_in(r, 6);
   if (rng_one_in(r, 2)) spec->problem.arithmetic = SPLITKV_ARITHMETIC_BF16; /* allowed, not asked */
 }
+
+/* Two channels to a byte. */
+static int64_t make_even(int64_t n) {
+  return n > 1 ? n & ~INT64_C(1) : 2;
+}
+
+void test_spec_quantise(test_spec *spec, rng *r) {
+  splitkv_problem *p = &spec->problem;
+  p->dtype_kv = (splitkv_dtype)rng_range(r, SPLITKV_INT8, SPLITKV_INT4);
+  p->k_scale_mode = (splitkv_scale_mode)rng_range(r, 0, SPLITKV_SCALE_GROUP64);
+  p->v_scale_mode = (splitkv_scale_mode)rng_range(r, 0, SPLITKV_SCALE_GROUP64);
+  p->dtype_scales = (splitkv_dtype)rng_range(r, 0, 1);
+  const bool is_integer = p->dtype_kv == SPLITKV_INT8 || p->dtype_kv == SPLITKV_INT4;
+  if (is_integer && rng_one_in(r, 2)) p->flags |= SPLITKV_FLAG_ZERO_POINTS;
+  /* Without a scale codes of int8 stand for up to 128: scores of a few units all the same. */
+  if (p->k_scale_mode == SPLITKV_SCALE_NONE) p->scale = 0x1p-10F;
+  if (p->dtype_kv != SPLITKV_INT4) return;
+  if (p->head_dim == 1 || p->head_dim_v == 1)
+    p->out_stride_head = p->out_stride_request = p->q_stride_head = p->q_stride_request = 0;
+  if (p->head_dim == 1 || p->head_dim_v == 1) p->scale = 0.5F;
+  p->head_dim = make_even(p->head_dim);
+  p->head_dim_v = make_even(p->head_dim_v);
+  spec->stride_pad &= ~INT64_C(1);
+}

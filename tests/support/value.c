@@ -8,6 +8,7 @@
 #include "rng.h"
 
 #include <math.h>
+#include <string.h>
 
 static uint64_t hash_row(const test_spec *spec, char tensor, int64_t source, int64_t head,
                          int64_t token) {
@@ -47,12 +48,28 @@ static double of_head(char tensor, uint64_t h, double normal) {
   return h % 8 == 0 ? 0 : h % 16 == 1 ? -slope / 256 : slope;
 }
 
+/* Scales with which the codes of near normal numbers use most of their range; powers of two where
+ * the data asks for exact products. And zero points somewhere in the middle of the codes. */
+static double of_codes(const test_spec *spec, char tensor, uint64_t h) {
+  static const double bases[] = {0x1p-5, 0x1p-7, 0x1p-8, 0x1p-1}; /* int8, e4m3, e5m2, int4 */
+  const int dtype = (int)spec->problem.dtype_kv;
+  if (tensor == 'm' || tensor == 'n') {
+    return dtype == SPLITKV_INT4 ? (double)(int64_t)(h % 17) : (double)(int64_t)(h % 81) - 40;
+  }
+  const double base = bases[dtype - SPLITKV_INT8];
+  if (spec->data != DATA_NORMAL) return base * (double)(1 << h % 3);
+  return base * (1 + (double)(int64_t)(h >> 20 & 0xfffff) * 0x1p-20) * (h % 16 == 0 ? -1 : 1);
+}
+
 double test_value_at(const test_spec *spec, char tensor, int64_t source, int64_t head,
                      int64_t token, int64_t channel) {
   if (spec->value) return spec->value(spec, tensor, source, head, token, channel);
   const uint64_t row = hash_row(spec, tensor, source, head, token);
   const double normal = near_normal(rng_mix(row + 0x9e3779b97f4a7c15ULL * (uint64_t)channel));
   if (tensor == 's' || tensor == 'a') return of_head(tensor, row, normal);
+  if (strchr("xymn", tensor)) {
+    return of_codes(spec, tensor, rng_mix(row + 0x9e3779b97f4a7c15ULL * (uint64_t)channel));
+  }
   switch (spec->data) {
   case DATA_PEAKED:
     return tensor == 'q' ? on_grid(6 * normal, 8) : tensor == 'k' ? on_grid(normal, 8) : normal;
