@@ -15,6 +15,9 @@ SPL_INLINE vf vf_load_twice(const float *p) {
   return vf_make(_mm256_permutevar8x32_ps(x, _mm256_set_epi32(3, 3, 2, 2, 1, 1, 0, 0)),
                  _mm256_permutevar8x32_ps(x, _mm256_set_epi32(7, 7, 6, 6, 5, 5, 4, 4)));
 }
+SPL_INLINE vf vf_lesser(vf a, vf b) {
+  return vf_make(_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi));
+}
 SPL_INLINE vf vf_number(vf x) {
   return vf_make(_mm256_and_ps(x.lo, _mm256_cmp_ps(x.lo, x.lo, _CMP_ORD_Q)),
                  _mm256_and_ps(x.hi, _mm256_cmp_ps(x.hi, x.hi, _CMP_ORD_Q)));

@@ -14,6 +14,9 @@ SPL_INLINE vf vf_load_twice(const float *p) {
   const __m512i twice = _mm512_set_epi32(7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0);
   return _mm512_permutexvar_ps(twice, _mm512_castps256_ps512(_mm256_loadu_ps(p)));
 }
+SPL_INLINE vf vf_lesser(vf a, vf b) {
+  return _mm512_min_ps(a, b);
+}
 SPL_INLINE vf vf_number(vf x) {
   return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, x, _CMP_ORD_Q), x);
 }

@@ -21,6 +21,11 @@ SPL_INLINE vf vf_load_twice(const float *p) {
   }
   return r;
 }
+SPL_INLINE vf vf_lesser(vf a, vf b) {
+  vf r;
+  VF_PARTS(i) r.part[i] = vbslq_f32(vcltq_f32(a.part[i], b.part[i]), a.part[i], b.part[i]);
+  return r;
+}
 SPL_INLINE vf vf_number(vf x) {
   vf r;
   VF_PARTS(i) {

@@ -19,6 +19,12 @@ SPL_INLINE vf vf_load_twice(const float *p) {
   VF_EACH(i) r.lane[i] = p[i / 2];
   return r;
 }
+/* a < b ? a : b; a NaN gives b. */
+SPL_INLINE vf vf_lesser(vf a, vf b) {
+  vf r;
+  VF_EACH(i) r.lane[i] = a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i];
+  return r;
+}
 /* NaN becomes 0. */
 SPL_INLINE vf vf_number(vf x) {
   vf r;

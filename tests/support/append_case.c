@@ -365,6 +365,10 @@ void append_use(splitkv_problem *p, splitkv_isa isa) {
                : SPLITKV_ISA_AUTO;
 }
 
+bool append_case_compare(const append_case *c, const char *name) {
+  return compare(c, name, "");
+}
+
 bool append_case_run(append_case *c, splitkv_isa isa, const splitkv_pool *pool, const char *name) {
   for (int i = 0; i < N_APPEND_OUTPUTS; ++i)
     if (c->outputs[i].size_bytes > 0)

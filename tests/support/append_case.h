@@ -56,6 +56,9 @@ void append_use(splitkv_problem *problem, splitkv_isa isa);
  * False after a failed check, with the case printed. */
 bool append_case_run(append_case *c, splitkv_isa isa, const splitkv_pool *pool, const char *name);
 
+/* The same comparison behind calls that the test has made itself, from what build left. */
+bool append_case_compare(const append_case *c, const char *name);
+
 /* 64-bit FNV-1a over all that was written, the same on every machine. */
 uint64_t append_case_digest(const append_case *c);
 
