@@ -13,9 +13,9 @@
 enum {
   /* Bytes of memory that a task reads and writes: worth waking a thread for. */
   TASK_BYTES = 256 << 10,
-  /* Where a call stores so much, what it stores first is gone from the caches at its end: then the
-   * lines need not be read before they are written, and what lies in the caches may stay. */
-  PAST_CACHES_BYTES = 4 << 20
+  /* Where a call stores so much, whole lines go past the caches. Into them, a line of a page that
+   * nobody has touched for long is read before it is written, which takes twice the time. */
+  PAST_CACHES_BYTES = 256 << 10
 };
 
 /* K or V on its way: what is the same for all tokens. */
