@@ -38,7 +38,10 @@ static void store_code(const splitkv_problem *p, const half *s, int64_t element,
   double code = (double)quotient;
   if (p->dtype_kv == SPLITKV_INT8 || p->dtype_kv == SPLITKV_INT4)
     code = (isnan(quotient) ? 0 : nearbyint(code)) + zero_point;
-  ref_store(p->dtype_kv, s->cache, element, isnan(code) ? fabs(code) : code);
+  /* E5M2 has infinities, but they are not stored: quantising saturates. */
+  const double most = p->dtype_kv == SPLITKV_FP8_E5M2 && isinf(code) ? 57344 : INFINITY;
+  ref_store(p->dtype_kv, s->cache, element,
+            isnan(code) ? fabs(code) : copysign(fmin(fabs(code), most), code));
 }
 
 /* Scale and zero point of the channels [first, end) of a row, computed and stored. */
