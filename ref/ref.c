@@ -146,8 +146,22 @@ static double sink_of(const work *w, int64_t h) {
   return (double)w->tensors->sinks[w->first_head + h];
 }
 
-/* max_products: NULL, or one for each head of the chunk. */
-static void compute_scores(const work *w, double *max_products) {
+static double largest_size(const double *x, int64_t n) {
+  double largest = 0;
+  for (int64_t i = 0; i < n; ++i)
+    largest = fmax(largest, fabs(x[i]));
+  return largest;
+}
+
+static double sum_of_sizes(const double *x, int64_t n) {
+  double sum = 0;
+  for (int64_t i = 0; i < n; ++i)
+    sum += fabs(x[i]);
+  return sum;
+}
+
+/* max_products and max_spread: NULL, or one for each head of the chunk. */
+static void compute_scores(const work *w, double *max_products, double *max_spread) {
   const int64_t d = round_up(w->problem->head_dim), n = w->kv_len - w->first;
   double row[MAX_CHANNELS] = {0};
   for (int64_t h = 0; h < w->n_heads; ++h) {
@@ -165,6 +179,9 @@ static void compute_scores(const work *w, double *max_products) {
           capped(w, w->scale * dot(w->q + h * d, row, d)) + bias_of(w, h, w->first + t);
     for (int64_t h = 0; max_products != NULL && h < w->n_heads; ++h)
       max_products[h] = fmax(max_products[h], fabs(w->scale) * abs_dot(w->q + h * d, row, d));
+    const double size = max_spread != NULL ? fabs(w->scale) * sum_of_sizes(row, d) : 0;
+    for (int64_t h = 0; max_spread != NULL && h < w->n_heads; ++h)
+      max_spread[h] = fmax(max_spread[h], size * largest_size(w->q + h * d, d));
   }
 }
 
@@ -242,9 +259,12 @@ static void compute_chunk(const work *w, const ref_result *result) {
   const int64_t dv = w->problem->head_dim_v;
   const int64_t first_row = w->request * w->problem->n_heads_q + w->first_head;
   double *max_products = result->max_products ? result->max_products + first_row : NULL;
+  double *max_spread = result->max_spread ? result->max_spread + first_row : NULL;
   for (int64_t h = 0; max_products != NULL && h < w->n_heads; ++h)
     max_products[h] = 0;
-  compute_scores(w, max_products);
+  for (int64_t h = 0; max_spread != NULL && h < w->n_heads; ++h)
+    max_spread[h] = 0;
+  compute_scores(w, max_products, max_spread);
   for (int64_t i = 0; i < w->n_heads * dv; ++i)
     w->total[i] = w->correction[i] = 0;
   double sums[64], divisors[64];
@@ -253,7 +273,12 @@ static void compute_chunk(const work *w, const ref_result *result) {
   double max_abs_v = 0;
   for (int64_t t = w->first; t < w->kv_len; t += BLOCK_TOKENS)
     add_tokens(w, t, t + BLOCK_TOKENS < w->kv_len ? t + BLOCK_TOKENS : w->kv_len, &max_abs_v);
+  double reach = max_abs_v;
+  for (int64_t t = w->first; t < w->kv_len && result->max_reach_v != NULL; ++t)
+    reach = fmax(reach, ref_reach_v(w->problem, w->tensors, page_of(w, t),
+                                    t % w->problem->page_size_tokens, w->kv_head));
   for (int64_t h = 0; h < w->n_heads; ++h) {
+    if (result->max_reach_v != NULL) result->max_reach_v[first_row + h] = reach;
     result->max_abs_v[first_row + h] = max_abs_v;
     for (int64_t c = 0; c < dv; ++c) {
       /* No weight at all is 0, whatever V holds; only a sink that is NaN shows. */

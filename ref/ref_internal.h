@@ -14,6 +14,10 @@ void ref_load_row(splitkv_dtype dtype, const void *data, int64_t first, int64_t 
 void ref_dequantise(const splitkv_problem *problem, const splitkv_tensors *tensors, int is_v,
                     int64_t page, int64_t slot, int64_t head, double *row);
 
+/* The largest |element| that the scale of a token of V allows for; 0 where tokens have none. */
+double ref_reach_v(const splitkv_problem *problem, const splitkv_tensors *tensors, int64_t page,
+                   int64_t slot, int64_t head);
+
 /* `value` rounded to the nearest element of dtype (ties to even), inf past the largest. */
 double ref_round(splitkv_dtype dtype, double value);
 

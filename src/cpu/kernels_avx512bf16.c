@@ -1,6 +1,7 @@
 /* The kernel set avx512bf16: the arithmetic class bf16, for KV in bf16 and no other.
  *
  * SPDX-License-Identifier: Apache-2.0 */
+#include "lanes_avx512.h"
 #include "vec_avx512.h"
 
 #define SPL_SET_OTHER_CLASS

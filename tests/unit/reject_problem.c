@@ -124,7 +124,7 @@ static void refused(const splitkv_problem *p, splitkv_status want, const char *f
   X(split_policy, splitkv_split_policy, -1, SPLIT_POLICY)                                          \
   X(isa, splitkv_isa, 99, ISA_UNKNOWN)                                                             \
   X(isa, splitkv_isa, -1, ISA_UNKNOWN)                                                             \
-  X(arithmetic, splitkv_arithmetic, 2, ARITHMETIC)                                                 \
+  X(arithmetic, splitkv_arithmetic, 3, ARITHMETIC)                                                 \
   X(arithmetic, splitkv_arithmetic, -1, ARITHMETIC)                                                \
   X(reserved, uint32_t, 1, RESERVED)                                                               \
   X(reserved2, uint32_t, 3, RESERVED)
