@@ -3,8 +3,8 @@
  * SPDX-License-Identifier: Apache-2.0
  *
  * Doubles hold everything, so the error is some 2^-45 of the result where the contract asks for
- * 2^-20. Each K and V row is converted once for all query heads that share it, in chunks of heads
- * whose scores fit the memory limit below. */
+ * 2^-20. Each K and V row is converted once for all queries (a query row and a head) that share it,
+ * in chunks of queries whose scores fit the memory limit below. */
 #include "ref.h"
 
 #include "ref_internal.h"
@@ -16,6 +16,7 @@
 enum {
   PARTIAL_SUMS = 8,   /* of a dot product: independent, so that the processor can overlap them */
   BLOCK_TOKENS = 128, /* tokens summed plainly before the sum goes to the compensated total */
+  MAX_QUERIES = 64,   /* done at once */
   MAX_CHANNELS = 576 + PARTIAL_SUMS
 };
 #define MAX_SCORE_BYTES ((int64_t)1 << 26)
@@ -30,19 +31,30 @@ typedef struct strides {
   int64_t v_page, v_token, v_head;
 } strides;
 
-/* One KV head of one request, for a chunk of its query heads. */
+/* One query row and head: what it may attend to. */
+typedef struct query {
+  int64_t row, head;     /* of Q, out and lse */
+  int64_t position;      /* the token that it stands at; negative where rows outnumber tokens */
+  int64_t begin, end;    /* the tokens that all rules but the tree mask leave it */
+  const uint64_t *words; /* its row of the tree mask, NULL without one */
+} query;
+
+/* One KV head of one request, for a chunk of its queries. */
 typedef struct work {
   const splitkv_problem *problem;
   const splitkv_tensors *tensors;
   strides at;
   double scale;
-  int64_t request, kv_head, first_head, n_heads;
-  int64_t first, kv_len; /* tokens first .. kv_len-1 are attended to */
-  double *q;             /* [n_heads, d rounded up] */
-  double *scores;        /* [n_heads, kv_len - first]; weights later */
-  double *block;         /* [n_heads, dv] */
-  double *total;         /* [n_heads, dv] */
-  double *correction;    /* [n_heads, dv] */
+  int64_t request, kv_len, kv_head;
+  int64_t first_row, n_rows; /* of the request, among all of Q */
+  int64_t begin, end;        /* no query of the chunk attends to a token outside */
+  int64_t n_queries;
+  query queries[MAX_QUERIES];
+  double *q;          /* [n_queries, d rounded up] */
+  double *scores;     /* [n_queries, end - begin]; weights later */
+  double *block;      /* [n_queries, dv] */
+  double *total;      /* [n_queries, dv] */
+  double *correction; /* [n_queries, dv] */
 } work;
 
 static int64_t round_up(int64_t n) {
@@ -90,6 +102,20 @@ static int64_t page_of(const work *w, int64_t token) {
   return load_index(p->table_type, w->tensors->block_table, row + token / p->page_size_tokens);
 }
 
+/* Whether a query attends to a token of its request. */
+static bool attends(const work *w, const query *q, int64_t token) {
+  if (token < q->begin || token >= q->end) return false;
+  const int64_t bit = token - (w->kv_len - w->problem->tree_tokens);
+  if (q->words == NULL || bit < 0) return true;
+  return (q->words[bit / 64] >> (bit % 64) & 1) != 0;
+}
+
+static bool any_attends(const work *w, int64_t token) {
+  for (int64_t i = 0; i < w->n_queries; ++i)
+    if (attends(w, &w->queries[i], token)) return true;
+  return false;
+}
+
 static void load_k(const work *w, int64_t token, double *row) {
   const int64_t page = page_of(w, token), slot = token % w->problem->page_size_tokens;
   const int64_t first = page * w->at.k_page + slot * w->at.k_token + w->kv_head * w->at.k_head;
@@ -130,9 +156,9 @@ static double abs_dot(const double *a, const double *b, int64_t n) {
 }
 
 /* What ALiBi adds to the score of a token; 0 without it. */
-static double bias_of(const work *w, int64_t h, int64_t token) {
+static double bias_of(const work *w, const query *q, int64_t token) {
   if (!(w->problem->flags & SPLITKV_FLAG_ALIBI)) return 0;
-  return (double)w->tensors->alibi_slopes[w->first_head + h] * (double)(token - (w->kv_len - 1));
+  return (double)w->tensors->alibi_slopes[q->head] * (double)(token - q->position);
 }
 
 static double capped(const work *w, double score) {
@@ -141,9 +167,9 @@ static double capped(const work *w, double score) {
 }
 
 /* The sink of a head, -inf without one. */
-static double sink_of(const work *w, int64_t h) {
+static double sink_of(const work *w, int64_t head) {
   if (!(w->problem->flags & SPLITKV_FLAG_SINKS)) return -INFINITY;
-  return (double)w->tensors->sinks[w->first_head + h];
+  return (double)w->tensors->sinks[head];
 }
 
 static double largest_size(const double *x, int64_t n) {
@@ -160,41 +186,63 @@ static double sum_of_sizes(const double *x, int64_t n) {
   return sum;
 }
 
-/* max_products and max_spread: NULL, or one for each head of the chunk. */
-static void compute_scores(const work *w, double *max_products, double *max_spread) {
-  const int64_t d = round_up(w->problem->head_dim), n = w->kv_len - w->first;
-  double row[MAX_CHANNELS] = {0};
-  for (int64_t h = 0; h < w->n_heads; ++h) {
-    double *q = w->q + h * d;
+/* Where a query's numbers stand in the results. */
+static int64_t result_row(const work *w, const query *q) {
+  return q->row * w->problem->n_heads_q + q->head;
+}
+
+static void load_queries(const work *w) {
+  const int64_t d = round_up(w->problem->head_dim);
+  for (int64_t i = 0; i < w->n_queries; ++i) {
+    double *q = w->q + i * d;
     for (int64_t c = w->problem->head_dim; c < d; ++c)
       q[c] = 0;
     ref_load_row(w->problem->dtype_q, w->tensors->q,
-                 w->request * w->at.q_request + (w->first_head + h) * w->at.q_head,
+                 w->queries[i].row * w->at.q_request + w->queries[i].head * w->at.q_head,
                  w->problem->head_dim, q);
   }
-  for (int64_t t = 0; t < n; ++t) {
-    load_k(w, w->first + t, row);
-    for (int64_t h = 0; h < w->n_heads; ++h)
-      w->scores[h * n + t] =
-          capped(w, w->scale * dot(w->q + h * d, row, d)) + bias_of(w, h, w->first + t);
-    for (int64_t h = 0; max_products != NULL && h < w->n_heads; ++h)
-      max_products[h] = fmax(max_products[h], fabs(w->scale) * abs_dot(w->q + h * d, row, d));
-    const double size = max_spread != NULL ? fabs(w->scale) * sum_of_sizes(row, d) : 0;
-    for (int64_t h = 0; max_spread != NULL && h < w->n_heads; ++h)
-      max_spread[h] = fmax(max_spread[h], size * largest_size(w->q + h * d, d));
+}
+
+/* Scores of tokens that a query does not attend to are -inf. */
+static void compute_scores(const work *w, const ref_result *result) {
+  const int64_t d = round_up(w->problem->head_dim), n = w->end - w->begin;
+  double row[MAX_CHANNELS] = {0};
+  load_queries(w);
+  for (int64_t i = 0; result->max_products != NULL && i < w->n_queries; ++i)
+    result->max_products[result_row(w, &w->queries[i])] = 0;
+  for (int64_t i = 0; result->max_spread != NULL && i < w->n_queries; ++i)
+    result->max_spread[result_row(w, &w->queries[i])] = 0;
+  for (int64_t t = w->begin; t < w->end; ++t) {
+    if (any_attends(w, t)) load_k(w, t, row);
+    for (int64_t i = 0; i < w->n_queries; ++i) {
+      const query *q = &w->queries[i];
+      double *score = &w->scores[i * n + t - w->begin];
+      *score = -INFINITY;
+      if (!attends(w, q, t)) continue;
+      *score = capped(w, w->scale * dot(w->q + i * d, row, d)) + bias_of(w, q, t);
+      if (result->max_spread != NULL) {
+        double *spread = &result->max_spread[result_row(w, q)];
+        *spread =
+            fmax(*spread, fabs(w->scale) * sum_of_sizes(row, d) * largest_size(w->q + i * d, d));
+      }
+      if (result->max_products == NULL) continue;
+      double *most = &result->max_products[result_row(w, q)];
+      *most = fmax(*most, fabs(w->scale) * abs_dot(w->q + i * d, row, d));
+    }
   }
 }
 
 /* What the error bounds speak of: the largest |score|. With ALiBi the largest |capped score| +
  * |bias|, of tokens whose weight is not negligible (docs/numerics.md). */
-static double largest_score(const work *w, int64_t h, const double *scores, int64_t n, double max) {
+static double largest_score(const work *w, const query *q, const double *scores, double max) {
   const bool alibi = (w->problem->flags & SPLITKV_FLAG_ALIBI) != 0;
   const double least = max - 64 * 0.6931471805599453;
   double largest = 0;
-  for (int64_t t = 0; t < n; ++t) {
-    if (!isfinite(scores[t]) || (alibi && !(scores[t] >= least))) continue;
-    const double bias = bias_of(w, h, w->first + t);
-    const double size = fabs(scores[t] - bias) + fabs(bias);
+  for (int64_t t = q->begin; t < q->end; ++t) {
+    const double score = scores[t - w->begin];
+    if (!isfinite(score) || (alibi && !(score >= least))) continue;
+    const double bias = bias_of(w, q, t);
+    const double size = fabs(score - bias) + fabs(bias);
     if (size > largest) largest = size;
   }
   return largest;
@@ -210,137 +258,191 @@ static double log_sum(double max, double total, double sink) {
   return most + log((total > 0 ? total * exp(max - most) : 0) + exp(sink - most));
 }
 
-/* Scores become weights in place; lse and the largest |score| go to the result. Returns the sum of
- * the weights, and to *divisor the same with the sink. */
-static double compute_weights(const work *w, int64_t h, const ref_result *result, double *divisor) {
-  const int64_t n = w->kv_len - w->first;
-  const int64_t row = w->request * w->problem->n_heads_q + w->first_head + h;
-  double *scores = w->scores + h * n, max = -INFINITY;
+/* Scores of query i become weights in place; lse and the largest |score| go to the result. Returns
+ * the sum of the weights, and to *divisor the same with the sink. */
+static double compute_weights(const work *w, int64_t i, const ref_result *result, double *divisor) {
+  const query *q = &w->queries[i];
+  const int64_t n = w->end - w->begin, row = result_row(w, q);
+  double *scores = w->scores + i * n, max = -INFINITY;
   for (int64_t t = 0; t < n; ++t) {
     if (scores[t] > max || isnan(scores[t])) max = scores[t];
     if (isnan(max)) break;
   }
-  result->max_abs_score[row] = largest_score(w, h, scores, n, max);
+  result->max_abs_score[row] = largest_score(w, q, scores, max);
   double total = 0, correction = 0;
   const double log2_max = max * 1.4426950408889634;
   const double least = isfinite(max) ? MIN_WEIGHT * exp2(ceil(log2_max) - log2_max) : MIN_WEIGHT;
   for (int64_t t = 0; t < n; ++t) {
+    if (!attends(w, q, w->begin + t)) continue;
     const double weight = max == -INFINITY ? 0 : exp(scores[t] - max);
     scores[t] = weight < least ? 0 : weight;
     add_compensated(&total, &correction, scores[t]);
   }
-  const double sum = total + correction, sink = sink_of(w, h);
+  const double sum = total + correction, sink = sink_of(w, q->head);
   result->lse[row] = log_sum(max, sum, sink);
   *divisor = sink == -INFINITY ? sum : sum + exp(sink - max);
   return sum;
 }
 
 static void add_tokens(const work *w, int64_t first, int64_t end, double *max_abs_v) {
-  const int64_t dv = w->problem->head_dim_v, n = w->kv_len - w->first;
+  const int64_t dv = w->problem->head_dim_v, n = w->end - w->begin;
   double row[MAX_CHANNELS];
-  for (int64_t i = 0; i < w->n_heads * dv; ++i)
+  for (int64_t i = 0; i < w->n_queries * dv; ++i)
     w->block[i] = 0;
   for (int64_t t = first; t < end; ++t) {
+    if (!any_attends(w, t)) continue;
     load_v(w, t, row);
+    double largest = 0;
     for (int64_t c = 0; c < dv; ++c)
-      if (fabs(row[c]) > *max_abs_v && !isinf(row[c])) *max_abs_v = fabs(row[c]);
-    for (int64_t h = 0; h < w->n_heads; ++h) {
-      const double weight = w->scores[h * n + t - w->first];
-      double *sum = w->block + h * dv;
+      if (fabs(row[c]) > largest && !isinf(row[c])) largest = fabs(row[c]);
+    for (int64_t i = 0; i < w->n_queries; ++i) {
+      if (!attends(w, &w->queries[i], t)) continue;
+      const double weight = w->scores[i * n + t - w->begin];
+      double *sum = w->block + i * dv;
       for (int64_t c = 0; c < dv; ++c)
         sum[c] += weight * row[c];
+      max_abs_v[i] = fmax(max_abs_v[i], largest);
     }
   }
-  for (int64_t i = 0; i < w->n_heads * dv; ++i)
+  for (int64_t i = 0; i < w->n_queries * dv; ++i)
     add_compensated(&w->total[i], &w->correction[i], w->block[i]);
+}
+
+/* The largest |element| that the scales of the tokens of V allow for; 0 where tokens have none. */
+static double reach_of(const work *w, int64_t i) {
+  double reach = 0;
+  for (int64_t t = w->begin; t < w->end; ++t) {
+    if (!attends(w, &w->queries[i], t)) continue;
+    reach = fmax(reach, ref_reach_v(w->problem, w->tensors, page_of(w, t),
+                                    t % w->problem->page_size_tokens, w->kv_head));
+  }
+  return reach;
 }
 
 static void compute_chunk(const work *w, const ref_result *result) {
   const int64_t dv = w->problem->head_dim_v;
-  const int64_t first_row = w->request * w->problem->n_heads_q + w->first_head;
-  double *max_products = result->max_products ? result->max_products + first_row : NULL;
-  double *max_spread = result->max_spread ? result->max_spread + first_row : NULL;
-  for (int64_t h = 0; max_products != NULL && h < w->n_heads; ++h)
-    max_products[h] = 0;
-  for (int64_t h = 0; max_spread != NULL && h < w->n_heads; ++h)
-    max_spread[h] = 0;
-  compute_scores(w, max_products, max_spread);
-  for (int64_t i = 0; i < w->n_heads * dv; ++i)
+  compute_scores(w, result);
+  for (int64_t i = 0; i < w->n_queries * dv; ++i)
     w->total[i] = w->correction[i] = 0;
-  double sums[64], divisors[64];
-  for (int64_t h = 0; h < w->n_heads; ++h)
-    sums[h] = compute_weights(w, h, result, &divisors[h]);
-  double max_abs_v = 0;
-  for (int64_t t = w->first; t < w->kv_len; t += BLOCK_TOKENS)
-    add_tokens(w, t, t + BLOCK_TOKENS < w->kv_len ? t + BLOCK_TOKENS : w->kv_len, &max_abs_v);
-  double reach = max_abs_v;
-  for (int64_t t = w->first; t < w->kv_len && result->max_reach_v != NULL; ++t)
-    reach = fmax(reach, ref_reach_v(w->problem, w->tensors, page_of(w, t),
-                                    t % w->problem->page_size_tokens, w->kv_head));
-  for (int64_t h = 0; h < w->n_heads; ++h) {
-    if (result->max_reach_v != NULL) result->max_reach_v[first_row + h] = reach;
-    result->max_abs_v[first_row + h] = max_abs_v;
+  double sums[MAX_QUERIES], divisors[MAX_QUERIES], max_abs_v[MAX_QUERIES] = {0};
+  for (int64_t i = 0; i < w->n_queries; ++i)
+    sums[i] = compute_weights(w, i, result, &divisors[i]);
+  for (int64_t t = w->begin; t < w->end; t += BLOCK_TOKENS)
+    add_tokens(w, t, t + BLOCK_TOKENS < w->end ? t + BLOCK_TOKENS : w->end, max_abs_v);
+  for (int64_t i = 0; i < w->n_queries; ++i) {
+    const int64_t row = result_row(w, &w->queries[i]);
+    result->max_abs_v[row] = max_abs_v[i];
+    if (result->max_reach_v != NULL) result->max_reach_v[row] = fmax(max_abs_v[i], reach_of(w, i));
     for (int64_t c = 0; c < dv; ++c) {
       /* No weight at all is 0, whatever V holds; only a sink that is NaN shows. */
-      const double sum = w->total[h * dv + c] + w->correction[h * dv + c];
-      result->out[(first_row + h) * dv + c] = sums[h] != 0         ? sum / divisors[h]
-                                              : isnan(divisors[h]) ? divisors[h]
-                                                                   : 0;
+      const double sum = w->total[i * dv + c] + w->correction[i * dv + c];
+      result->out[row * dv + c] = sums[i] != 0         ? sum / divisors[i]
+                                  : isnan(divisors[i]) ? divisors[i]
+                                                       : 0;
     }
   }
 }
 
-/* Query heads done at once: at most 64, and their scores within the memory limit. */
-static int64_t chunk_heads(int64_t group, int64_t kv_len) {
-  const int64_t fit = MAX_SCORE_BYTES / (int64_t)sizeof(double) / (kv_len > 0 ? kv_len : 1);
-  const int64_t most = fit < 64 ? fit : 64;
-  return most < 1 ? 1 : group < most ? group : most;
+/* Tokens that row `row` of Q may attend to, by all rules but the tree mask. */
+static void bound_query(const work *w, query *q) {
+  const splitkv_problem *p = w->problem;
+  const int64_t position = w->kv_len - w->n_rows + (q->row - w->first_row);
+  q->position = position;
+  q->begin = 0;
+  q->end = w->kv_len;
+  const int64_t right = p->flags & SPLITKV_FLAG_CAUSAL ? 1 : p->window_right_tokens;
+  if (right > 0 && right < q->end - position) q->end = position + right;
+  if (p->window_tokens > 0 && p->window_tokens <= position)
+    q->begin = position - p->window_tokens + 1;
+  if (p->chunk_tokens > 0) {
+    /* Division rounds down: no token has the chunk of a negative position. */
+    const int64_t first = position / p->chunk_tokens * p->chunk_tokens;
+    if (first > q->begin) q->begin = first;
+    if (p->chunk_tokens < q->end - first) q->end = first + p->chunk_tokens;
+    if (position < 0) q->end = 0;
+  }
+  if (q->end < q->begin) q->end = q->begin;
+  q->words = p->tree_tokens > 0 ? w->tensors->tree_mask +
+                                      q->row * (p->tree_tokens / 64 + (p->tree_tokens % 64 > 0))
+                                : NULL;
 }
 
-static bool allocate(work *w, int64_t heads, int64_t kv_len) {
+/* Queries first .. first+n-1 of the KV head: all heads of the request's row 0, of row 1 and so on.
+ */
+static void choose_queries(work *w, int64_t first, int64_t n) {
+  const int64_t group = w->problem->n_heads_q / w->problem->n_heads_kv;
+  w->n_queries = n;
+  w->begin = INT64_MAX;
+  w->end = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    query *q = &w->queries[i];
+    q->row = w->first_row + (first + i) / group;
+    q->head = w->kv_head * group + (first + i) % group;
+    bound_query(w, q);
+    if (q->begin < q->end && q->begin < w->begin) w->begin = q->begin;
+    if (q->begin < q->end && q->end > w->end) w->end = q->end;
+  }
+  if (w->begin > w->end) w->begin = w->end;
+}
+
+/* Queries done at once: at most MAX_QUERIES, and their scores within the memory limit. */
+static int64_t chunk_queries(int64_t n_queries, int64_t n_tokens) {
+  const int64_t fit = MAX_SCORE_BYTES / (int64_t)sizeof(double) / (n_tokens > 0 ? n_tokens : 1);
+  const int64_t most = fit < MAX_QUERIES ? fit : MAX_QUERIES;
+  return most < 1 ? 1 : n_queries < most ? n_queries : most;
+}
+
+static bool allocate(work *w, int64_t queries, int64_t n_scores) {
   const int64_t d = round_up(w->problem->head_dim), dv = w->problem->head_dim_v;
-  w->q = malloc((size_t)(heads * d) * sizeof(double));
-  w->scores = malloc((size_t)(heads * kv_len + 1) * sizeof(double));
-  w->block = malloc((size_t)(3 * heads * dv) * sizeof(double));
+  w->q = malloc((size_t)(queries * d) * sizeof(double));
+  w->scores = malloc((size_t)(n_scores + 1) * sizeof(double));
+  w->block = malloc((size_t)(3 * queries * dv) * sizeof(double));
   if (!w->q || !w->scores || !w->block) return false;
-  w->total = w->block + heads * dv;
-  w->correction = w->total + heads * dv;
+  w->total = w->block + queries * dv;
+  w->correction = w->total + queries * dv;
   return true;
 }
 
-/* Tokens that a request attends to. */
-static int64_t attended(const splitkv_problem *problem, int64_t kv_len) {
-  const int64_t window = problem->window_tokens;
-  return window > 0 && window < kv_len ? window : kv_len;
+/* Makes *w stand at a request, and says how many tokens its rows span and how many queries one KV
+ * head of it has. */
+static void enter_request(work *w, int64_t request, const int64_t *kv_lens,
+                          const int64_t *q_offsets, int64_t *span, int64_t *n_queries) {
+  w->request = request;
+  w->kv_len = kv_lens[request];
+  w->first_row = q_offsets != NULL ? q_offsets[request] : request;
+  w->n_rows = q_offsets != NULL ? q_offsets[request + 1] - w->first_row : 1;
+  *n_queries = w->n_rows * (w->problem->n_heads_q / w->problem->n_heads_kv);
+  *span = 0;
+  if (w->n_rows == 0) return;
+  /* No bound of a row lies before that of the row above it. */
+  query first = {.row = w->first_row}, last = {.row = w->first_row + w->n_rows - 1};
+  bound_query(w, &first);
+  bound_query(w, &last);
+  *span = last.end > first.begin ? last.end - first.begin : 0;
 }
 
-int ref_attention(const splitkv_problem *problem, const int64_t *kv_lens, int64_t first_request,
-                  int64_t n_requests, const splitkv_tensors *tensors, const ref_result *result) {
-  const int64_t group = problem->n_heads_q / problem->n_heads_kv;
-  int64_t longest = 0, most_heads = 1;
-  for (int64_t r = first_request; r < first_request + n_requests; ++r) {
-    const int64_t n = attended(problem, kv_lens[r]), heads = chunk_heads(group, n);
-    longest = n > longest ? n : longest;
-    most_heads = heads > most_heads ? heads : most_heads;
-  }
-  /* Chunks shrink as lengths grow: chunk * length stays within the limit or is one head. */
-  const int64_t limit = MAX_SCORE_BYTES / (int64_t)sizeof(double);
-  const int64_t scores = most_heads * longest < limit || longest > limit ? longest : limit;
+int ref_attention(const splitkv_problem *problem, const int64_t *kv_lens, const int64_t *q_offsets,
+                  int64_t first_request, int64_t n_requests, const splitkv_tensors *tensors,
+                  const ref_result *result) {
   work w = {.problem = problem, .tensors = tensors, .at = strides_of(problem)};
   w.scale = problem->scale != 0 ? (double)problem->scale : 1 / sqrt((double)problem->head_dim);
-  const bool ok = allocate(&w, most_heads, scores);
+  int64_t most_queries = 1, most_scores = 0, span = 0, n_queries = 0;
+  for (int64_t r = first_request; r < first_request + n_requests; ++r) {
+    enter_request(&w, r, kv_lens, q_offsets, &span, &n_queries);
+    const int64_t chunk = chunk_queries(n_queries, span);
+    most_queries = chunk > most_queries ? chunk : most_queries;
+    most_scores = chunk * span > most_scores ? chunk * span : most_scores;
+  }
+  const bool ok = allocate(&w, most_queries, most_scores);
   for (int64_t r = first_request; ok && r < first_request + n_requests; ++r) {
-    w.request = r;
-    w.kv_len = kv_lens[r];
-    w.first = w.kv_len - attended(problem, w.kv_len);
-    const int64_t chunk = chunk_heads(group, w.kv_len - w.first);
-    for (int64_t h = 0; h < problem->n_heads_q; h += w.n_heads) {
-      w.kv_head = h / group;
-      w.first_head = h;
-      const int64_t left = (w.kv_head + 1) * group - h;
-      w.n_heads = left < chunk ? left : chunk;
-      compute_chunk(&w, result);
-    }
+    enter_request(&w, r, kv_lens, q_offsets, &span, &n_queries);
+    const int64_t chunk = chunk_queries(n_queries, span);
+    for (w.kv_head = 0; w.kv_head < problem->n_heads_kv; ++w.kv_head)
+      for (int64_t first = 0; first < n_queries; first += chunk) {
+        const int64_t left = n_queries - first;
+        choose_queries(&w, first, left < chunk ? left : chunk);
+        compute_chunk(&w, result);
+      }
   }
   free(w.q);
   free(w.scores);

@@ -10,10 +10,10 @@
 
 #include <splitkv/splitkv.h>
 
-/* What one row (request r, query head h) should be, at index r * n_heads_q + h. */
+/* What query row i of Q and out and query head h should be, at index i * n_heads_q + h. */
 typedef struct ref_result {
-  double *out; /* [n_requests, n_heads_q, head_dim_v] */
-  double *lse; /* [n_requests, n_heads_q] */
+  double *out; /* [n_rows, n_heads_q, head_dim_v] */
+  double *lse; /* [n_rows, n_heads_q] */
   double
       *max_abs_score; /* largest |score| over the attended tokens, 0 if none; with ALiBi the largest
                        * sum of |capped score| and |bias| where weight is not negligible */
@@ -26,10 +26,13 @@ typedef struct ref_result {
 } ref_result;
 
 /* Computes requests [first_request, first_request + n_requests) of the batch whose lengths are
- * kv_lens[0 ..]; result arrays are those of the whole batch. Threads may do disjoint ranges side by
- * side. Returns 0, or -1 when memory is short. */
-int ref_attention(const splitkv_problem *problem, const int64_t *kv_lens, int64_t first_request,
-                  int64_t n_requests, const splitkv_tensors *tensors, const ref_result *result);
+ * kv_lens[0 ..] and whose query rows are q_offsets[0 ..] (as splitkv_batch.q_offsets, int64; NULL:
+ * one row of each request). Result arrays are those of the whole batch. Tokens that no row attends
+ * to are not read, nor are table entries of pages without other tokens. Threads may do disjoint
+ * ranges side by side. Returns 0, or -1 when memory is short. */
+int ref_attention(const splitkv_problem *problem, const int64_t *kv_lens, const int64_t *q_offsets,
+                  int64_t first_request, int64_t n_requests, const splitkv_tensors *tensors,
+                  const ref_result *result);
 
 /* One row's errors against the contract (docs/numerics.md, "Error bounds"). */
 typedef struct ref_row_errors {
@@ -49,8 +52,8 @@ typedef struct ref_bounds {
 ref_bounds ref_row_bounds(const splitkv_problem *problem, splitkv_arithmetic arithmetic,
                           int64_t row, const ref_result *result);
 
-/* Compares row `row` = r * n_heads_q + h of `out` (dtype_out, strides of the problem) and lse,
- * which were computed in the given arithmetic class. */
+/* Compares row `row` = i * n_heads_q + h, of query row i of Q, of `out` (dtype_out, strides of the
+ * problem) and lse, which were computed in the given arithmetic class. */
 ref_row_errors ref_compare_row(const splitkv_problem *problem, splitkv_arithmetic arithmetic,
                                int64_t row, const void *out, const float *lse,
                                const ref_result *result);

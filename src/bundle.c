@@ -5,8 +5,9 @@
 
 #include "checked.h"
 
-int64_t spl_bundle_width(const splitkv_plan *plan, int64_t n) {
-  return spl_ceil_div(n, spl_ceil_div(n, plan->max_bundle));
+int64_t spl_bundle_width(const splitkv_plan *plan, int64_t block, int64_t n) {
+  const int64_t most = spl_most_heads(&plan->limit, plan->blocks[block].n_rows);
+  return spl_ceil_div(n, spl_ceil_div(n, most));
 }
 
 spl_bundle_walk spl_bundle_begin(const spl_walk *walk) {
@@ -16,22 +17,22 @@ spl_bundle_walk spl_bundle_begin(const spl_walk *walk) {
 }
 
 /* The next head's piece, of tokens some of which the bundle walks anyway, on the same grid of
- * tiles. Of a request without tokens all pieces are alike. */
+ * tiles. Of a block without tokens all pieces are alike. */
 static bool joins(const spl_bundle *b, const spl_piece *piece) {
   const spl_piece *last = &b->pieces[b->n - 1];
-  if (piece->request != last->request || piece->head != last->head + 1) return false;
+  if (piece->block != last->block || piece->head != last->head + 1) return false;
   if (piece->end == piece->first) return true;
   return piece->first < b->end && piece->end > b->first &&
          (piece->first - b->first) % SPL_TILE_TOKENS == 0;
 }
 
-/* Most pieces of the bundle that `first` begins: those of the request that the walk has yet to
+/* Most pieces of the bundle that `first` begins: those of the block that the walk has yet to
  * reach, in bundles of even size. */
 static int64_t most_pieces(const spl_walk *walk, const spl_piece *first) {
-  const bool ends_here = walk->end.request == first->request;
+  const bool ends_here = walk->end.block == first->block;
   const int64_t end =
       ends_here ? walk->end.head + (walk->end.token > 0) : walk->plan->shape.problem.n_heads_kv;
-  return spl_bundle_width(walk->plan, end - first->head);
+  return spl_bundle_width(walk->plan, first->block, end - first->head);
 }
 
 static void add_piece(spl_bundle *b, const spl_piece *piece) {

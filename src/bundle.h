@@ -1,4 +1,4 @@
-/* Bundles: pieces of neighbouring KV heads of one request that a task walks side by side.
+/* Bundles: pieces of neighbouring KV heads of one block that a task walks side by side.
  *
  * SPDX-License-Identifier: Apache-2.0
  *
@@ -24,8 +24,9 @@ typedef struct spl_bundle_walk {
   spl_piece piece;
 } spl_bundle_walk;
 
-/* Pieces side by side where n of one request are to come: bundles of even size. */
-int64_t spl_bundle_width(const splitkv_plan *plan, int64_t n);
+/* Pieces side by side where n of one block are to come: bundles of even size, the narrower the more
+ * query rows share each tile. */
+int64_t spl_bundle_width(const splitkv_plan *plan, int64_t block, int64_t n);
 
 spl_bundle_walk spl_bundle_begin(const spl_walk *walk);
 

@@ -9,51 +9,54 @@
 #include "plan.h"
 
 typedef struct task_work {
-  int64_t kv_tokens, n_pieces, n_splits;
-  double cost;
+  int64_t kv_tokens, n_splits;
+  double cost; /* as plans are balanced by */
 } task_work;
 
-/* What of one request starts before (head, token): a difference of two such is the work between two
+/* What of one block starts before (head, token): a difference of two such is the work between two
  * places, in closed form however many pieces there are. */
 static task_work before_place(const splitkv_plan *plan, const spl_place *place) {
-  const splitkv_problem *p = &plan->shape.problem;
-  const int64_t length = spl_attended(plan, place->request), n = spl_n_pieces(p, length);
+  const splitkv_problem *p = spl_rule(plan, place->block);
+  const int64_t length = spl_attended(plan, place->block), n = spl_n_pieces(p, length);
   int64_t in_head = 0;
   if (p->split_policy == SPLITKV_SPLIT_AUTO) {
     in_head = place->token > 0;
   } else if (place->token > 0) {
     in_head = spl_piece_at(p, length, place->token);
   }
-  return (task_work){.kv_tokens = place->head * length + place->token,
+  const double weight = (double)spl_block_weight(&plan->shape, plan->blocks[place->block].n_rows);
+  const int64_t kv_tokens = place->head * length + place->token;
+  const int64_t n_pieces = place->head * spl_max(n, 1) + in_head;
+  return (task_work){.kv_tokens = kv_tokens,
                      .n_splits = place->head * n + in_head,
-                     .n_pieces = place->head * spl_max(n, 1) + in_head};
+                     .cost = weight * ((double)kv_tokens + (double)n_pieces * SPL_PIECE_COST)};
 }
 
 static void add_work(task_work *sum, const task_work *part, int64_t sign) {
   sum->kv_tokens += sign * part->kv_tokens;
-  sum->n_pieces += sign * part->n_pieces;
   sum->n_splits += sign * part->n_splits;
+  sum->cost += (double)sign * part->cost;
 }
 
 static task_work measure_task(const splitkv_plan *plan, int64_t task) {
   const spl_place start = plan->tasks[task].start, end = plan->tasks[task + 1].start;
   task_work work = {0};
-  for (int64_t r = start.request; r < end.request; r++) {
-    const spl_place all = {r, plan->shape.problem.n_heads_kv, 0};
+  for (int64_t b = start.block; b < end.block; b++) {
+    const spl_place all = {b, plan->shape.problem.n_heads_kv, 0};
     const task_work part = before_place(plan, &all);
     add_work(&work, &part, 1);
   }
-  if (end.request < plan->n_requests) {
+  if (end.block < plan->n_blocks) {
     const task_work part = before_place(plan, &end);
     add_work(&work, &part, 1);
   }
   const task_work skipped = before_place(plan, &start);
   add_work(&work, &skipped, -1);
-  if (plan->shape.problem.split_policy == SPLITKV_SPLIT_AUTO && start.token > 0) {
-    work.n_pieces++; /* the rest of a piece that started in another task */
-    work.n_splits++;
+  if (start.token > 0 && spl_rule(plan, start.block)->split_policy == SPLITKV_SPLIT_AUTO) {
+    work.n_splits++; /* the rest of a piece that started in another task */
+    work.cost +=
+        SPL_PIECE_COST * (double)spl_block_weight(&plan->shape, plan->blocks[start.block].n_rows);
   }
-  work.cost = (double)work.kv_tokens + (double)work.n_pieces * SPL_PIECE_COST;
   return work;
 }
 
@@ -77,7 +80,10 @@ splitkv_status splitkv_plan_get_info(const splitkv_plan *plan, splitkv_plan_info
   }
   if (n_splits > 0) max_splits = 1;
   for (int64_t m = 0; m < plan->n_merge_runs; m++) {
-    max_splits = spl_max(max_splits, plan->merges[m].n_splits);
+    const int64_t prefix = plan->blocks[plan->merges[m].block].prefix;
+    const int64_t before =
+        prefix < 0 ? 0 : spl_n_pieces(&plan->shared_rule, spl_attended(plan, prefix));
+    max_splits = spl_max(max_splits, before + plan->merges[m].n_splits);
   }
   for (int i = 0; i < SPL_N_REGIONS; i++)
     n_regions += plan->workspace.regions[i].bytes > 0;

@@ -24,44 +24,49 @@ static bool folds(int64_t n_tokens) {
   return n_tokens > (int64_t)(SPL_FOLD_TILES - 1) * SPL_TILE_TOKENS;
 }
 
-/* Tokens per row of scores: one tile at most. */
-static int64_t score_width(int64_t max_piece_tokens) {
-  if (max_piece_tokens >= SPL_TILE_TOKENS) return SPL_TILE_TOKENS;
-  return spl_ceil_div(max_piece_tokens, SPL_LANES) * SPL_LANES;
+int64_t spl_score_stride(int64_t n_tokens) {
+  if (n_tokens >= SPL_TILE_TOKENS) return SPL_TILE_TOKENS; /* one tile at most */
+  return spl_ceil_div(n_tokens, SPL_LANES) * SPL_LANES;
 }
 
-void spl_scratch_add(spl_scratch *scratch, int64_t place, int64_t n_tokens) {
+static void raise_to(uint8_t *most, int64_t n) {
+  if (n > *most) *most = (uint8_t)n; /* at most SPL_MAX_BLOCK_ROWS */
+}
+
+static int64_t q_floats(const spl_shape *shape, int64_t n_rows) {
+  return shape->kernels->q_floats(n_rows * shape->group, shape->d_padded,
+                                  (int)shape->problem.dtype_q);
+}
+
+void spl_scratch_add(const spl_shape *shape, spl_scratch *scratch, int64_t place, int64_t n_rows,
+                     int64_t n_tokens) {
   if (n_tokens == 0) return;
-  scratch->n_groups = (int32_t)spl_max(scratch->n_groups, place + 1);
-  scratch->max_piece_tokens = spl_max(scratch->max_piece_tokens, n_tokens);
-  if (folds(n_tokens)) scratch->folding |= UINT32_C(1) << place;
-}
-
-spl_scratch spl_scratch_of(int64_t n_groups, int64_t n_tokens) {
-  if (n_tokens == 0) return (spl_scratch){0, 0, 0};
-  const uint32_t all = (UINT32_C(1) << n_groups) - 1;
-  return (spl_scratch){n_tokens, (int32_t)n_groups, folds(n_tokens) ? all : 0};
-}
-
-bool spl_scratch_is_full(const spl_scratch *scratch, const spl_scratch *most) {
-  return scratch->n_groups == most->n_groups && scratch->folding == most->folding &&
-         score_width(scratch->max_piece_tokens) == score_width(most->max_piece_tokens);
+  scratch->n_groups = spl_max(scratch->n_groups, place + 1);
+  scratch->max_stride = spl_max(scratch->max_stride, spl_score_stride(n_tokens));
+  scratch->max_scores = spl_max(scratch->max_scores, n_rows * spl_score_stride(n_tokens));
+  raise_to(&scratch->rows[place], n_rows);
+  if (folds(n_tokens)) raise_to(&scratch->folding_rows[place], n_rows);
+  if (q_floats(shape, n_rows) > q_floats(shape, scratch->q_rows[place]))
+    scratch->q_rows[place] = (uint8_t)n_rows;
 }
 
 /* The state of one group: rows in one place, sums in another, so that however many sums there are,
  * the rows of the next group are aligned as these are. */
-static bool place_group(const spl_shape *shape, bool folding, unsigned char *rows,
-                        unsigned char *sums, spl_group *g, int64_t *row_bytes, int64_t *sum_bytes) {
-  const int64_t heads = shape->group;
+static bool place_group(const spl_shape *shape, const spl_scratch *scratch, int64_t place,
+                        unsigned char *rows, unsigned char *sums, spl_group *g, int64_t *row_bytes,
+                        int64_t *sum_bytes) {
+  const int64_t heads = scratch->rows[place] * shape->group;
+  const int64_t folding_heads = scratch->folding_rows[place] * shape->group;
+  const int64_t q = q_floats(shape, scratch->q_rows[place]);
   const spl_kernel_set *kernels = shape->kernels;
-  const int64_t q = kernels->q_floats(heads, shape->d_padded, (int)shape->problem.dtype_q);
-  int64_t acc = 0;
+  int64_t acc = 0, folded = 0;
   void *q_rows, *acc_rows, *hi, *lo, *weight, *rounded, *max;
   if (!spl_mul(heads, shape->dv_padded, &acc) ||
+      !spl_mul(folding_heads, shape->dv_padded, &folded) ||
       !take(rows, row_bytes, q, sizeof(float), &q_rows) ||
       !take(rows, row_bytes, acc, sizeof(float), &acc_rows) ||
-      !take(rows, row_bytes, folding ? acc : 0, sizeof(float), &hi) ||
-      !take(rows, row_bytes, folding ? acc : 0, sizeof(float), &lo) ||
+      !take(rows, row_bytes, folded, sizeof(float), &hi) ||
+      !take(rows, row_bytes, folded, sizeof(float), &lo) ||
       !take(sums, sum_bytes, heads, sizeof(double), &weight) ||
       !take(sums, sum_bytes, kernels->rounds_weights * heads, sizeof(double), &rounded) ||
       !take(sums, sum_bytes, heads, sizeof(double), &max)) {
@@ -76,22 +81,6 @@ static bool place_group(const spl_shape *shape, bool folding, unsigned char *row
   g->sum_lo = (float *)lo;
   g->max = (double *)max;
   return true;
-}
-
-/* Bits of a small number. */
-static int64_t count_bits(uint32_t bits) {
-  int64_t n = 0;
-  for (; bits != 0; bits &= bits - 1)
-    n++;
-  return n;
-}
-
-/* Adds the bytes of n groups that are alike. */
-static bool add_groups(const spl_shape *shape, bool folding, int64_t n, int64_t *row_bytes,
-                       int64_t *sum_bytes) {
-  int64_t rows = 0, sums = 0;
-  return n == 0 || (place_group(shape, folding, NULL, NULL, NULL, &rows, &sums) &&
-                    spl_mul_add(n, rows, row_bytes) && spl_mul_add(n, sums, sum_bytes));
 }
 
 /* What lasts for one tile of one group, so that all groups share one place. */
@@ -118,44 +107,47 @@ static bool place_codes(const spl_quant *quant, int64_t width, unsigned char *ro
 static bool place_tile(const spl_shape *shape, const spl_scratch *scratch, unsigned char *rows,
                        tile_rows *tile, int64_t *row_bytes) {
   void *array;
-  const int64_t width = score_width(scratch->max_piece_tokens);
   int64_t n = 0;
   *row_bytes = 0;
-  if (!spl_mul(shape->group, width, &n) || !take(rows, row_bytes, n, sizeof(float), &array) ||
-      !place_codes(&shape->k_quant, width, rows, &tile->k, row_bytes) ||
-      !place_codes(&shape->v_quant, width, rows, &tile->v, row_bytes)) {
+  if (!spl_mul(shape->group, scratch->max_scores, &n) ||
+      !take(rows, row_bytes, n, sizeof(float), &array) ||
+      !place_codes(&shape->k_quant, scratch->max_stride, rows, &tile->k, row_bytes) ||
+      !place_codes(&shape->v_quant, scratch->max_stride, rows, &tile->v, row_bytes)) {
     return false;
   }
   tile->scores = (float *)array;
   return true;
 }
 
+/* Places all groups, or only counts where there are none. */
+static bool place_all(const spl_shape *shape, const spl_scratch *scratch, unsigned char *rows,
+                      unsigned char *sums, spl_group *groups, int64_t *row_bytes,
+                      int64_t *sum_bytes) {
+  tile_rows tile = {0};
+  *row_bytes = *sum_bytes = 0;
+  if (!place_tile(shape, scratch, rows, &tile, row_bytes)) return false;
+  for (int64_t i = 0; i < scratch->n_groups; i++) {
+    spl_group *g = groups == NULL ? NULL : &groups[i];
+    if (!place_group(shape, scratch, i, rows, sums, g, row_bytes, sum_bytes)) return false;
+    if (g == NULL) continue;
+    g->scores = tile.scores;
+    g->k_codes.row_scales = tile.k.row_scales;
+    g->k_codes.row_zeros = tile.k.row_zeros;
+    g->v_codes.row_scales = tile.v.row_scales;
+    g->v_codes.row_zeros = tile.v.row_zeros;
+  }
+  return true;
+}
+
 bool spl_scratch_bytes(const spl_shape *shape, const spl_scratch *scratch, int64_t *row_bytes,
                        int64_t *sum_bytes) {
-  *row_bytes = *sum_bytes = 0;
-  if (scratch->n_groups == 0) return true;
-  const int64_t n_folding = count_bits(scratch->folding);
-  tile_rows tile;
-  return place_tile(shape, scratch, NULL, &tile, row_bytes) &&
-         add_groups(shape, true, n_folding, row_bytes, sum_bytes) &&
-         add_groups(shape, false, scratch->n_groups - n_folding, row_bytes, sum_bytes);
+  return place_all(shape, scratch, NULL, NULL, NULL, row_bytes, sum_bytes);
 }
 
 void spl_scratch_place(const spl_shape *shape, const spl_scratch *scratch, unsigned char *rows,
                        unsigned char *sums, spl_group *groups) {
   int64_t row_bytes = 0, sum_bytes = 0;
-  tile_rows tile = {0};
-  bool fits = place_tile(shape, scratch, rows, &tile, &row_bytes);
-  for (int64_t i = 0; i < scratch->n_groups; i++) {
-    const bool folding = (scratch->folding >> i & 1) != 0;
-    fits = fits && place_group(shape, folding, rows, sums, &groups[i], &row_bytes, &sum_bytes);
-    groups[i].scores = tile.scores;
-    groups[i].k_codes.row_scales = tile.k.row_scales;
-    groups[i].k_codes.row_zeros = tile.k.row_zeros;
-    groups[i].v_codes.row_scales = tile.v.row_scales;
-    groups[i].v_codes.row_zeros = tile.v.row_zeros;
-    groups[i].score_stride = score_width(scratch->max_piece_tokens);
-  }
+  const bool fits = place_all(shape, scratch, rows, sums, groups, &row_bytes, &sum_bytes);
   assert(fits);
   (void)fits;
 }

@@ -14,30 +14,30 @@
 /* Most KV heads that a task walks side by side (src/bundle.h). */
 #define SPL_MAX_BUNDLE 16
 
-/* What the pieces of one task ask of its scratch. Each place in a bundle has a state of its own:
- * what it needs beside that of any piece depends on the longest piece that is walked there. */
+/* What the pieces of one task ask of its scratch. Each place in a bundle has a state of its own,
+ * for the most query rows of any piece that is walked there, and sums to fold into for the most of
+ * any that folds. Scores last for one tile of one piece: all places share them. */
 typedef struct spl_scratch {
-  int64_t max_piece_tokens; /* of all pieces */
-  int32_t n_groups;         /* places of bundles with tokens: 0 .. SPL_MAX_BUNDLE */
-  uint32_t folding;         /* bit i: some piece at place i folds its sums */
+  int64_t max_stride; /* of scores */
+  int64_t max_scores; /* of one row of heads, times query rows */
+  int64_t n_groups;   /* places of bundles with tokens: 0 .. SPL_MAX_BUNDLE */
+  uint8_t rows[SPL_MAX_BUNDLE], folding_rows[SPL_MAX_BUNDLE];
+  uint8_t q_rows[SPL_MAX_BUNDLE]; /* those whose Q is largest: that of more can be smaller */
 } spl_scratch;
 
-/* Adds a piece of n_tokens at a place. No tokens need no scratch. */
-void spl_scratch_add(spl_scratch *scratch, int64_t place, int64_t n_tokens);
+/* Adds a piece of n_rows and n_tokens at a place. No tokens need no scratch. */
+void spl_scratch_add(const spl_shape *shape, spl_scratch *scratch, int64_t place, int64_t n_rows,
+                     int64_t n_tokens);
 
-/* The same as if pieces of n_tokens had been added at each of n_groups places. */
-spl_scratch spl_scratch_of(int64_t n_groups, int64_t n_tokens);
-
-/* Whether more pieces, none of more than max_piece_tokens of `most`, would not make it larger: it
- * takes as many bytes as `most`. */
-bool spl_scratch_is_full(const spl_scratch *scratch, const spl_scratch *most);
+/* Scores per row of heads for pieces of n_tokens. */
+int64_t spl_score_stride(int64_t n_tokens);
 
 /* Its bytes: of rows, a multiple of 64, and of sums, a multiple of 8. */
 bool spl_scratch_bytes(const spl_shape *shape, const spl_scratch *scratch, int64_t *row_bytes,
                        int64_t *sum_bytes);
 
 /* Points the arrays of n_groups groups into memory of those sizes; of `rows`, 64-byte aligned, each
- * vector lies in one line. */
+ * vector lies in one line. score_stride and n_heads are left to each piece. */
 void spl_scratch_place(const spl_shape *shape, const spl_scratch *scratch, unsigned char *rows,
                        unsigned char *sums, spl_group *groups);
 

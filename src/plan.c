@@ -22,10 +22,12 @@
 
 typedef struct measure {
   int64_t total_cost, total_tokens, longest_piece;
+  int64_t n_rows, n_blocks, max_block_rows;
+  int64_t max_cut_rows; /* of blocks that AUTO may cut */
   int64_t n_slots;      /* where the rule cuts; for AUTO the most that n_workers can make */
   int64_t n_merge_runs; /* most */
-  int64_t max_bundle;   /* KV heads that a task walks side by side */
-  int64_t stack_bytes;  /* of one task's scratch; 0: it is in the workspace */
+  spl_bundle_limit limit;
+  int64_t stack_bytes; /* of one task's scratch; 0: it is in the workspace */
 } measure;
 
 static splitkv_status fail_overflow(splitkv_error *error, const char *field, int64_t value) {
@@ -35,99 +37,150 @@ static splitkv_status fail_overflow(splitkv_error *error, const char *field, int
 
 static splitkv_status check_rows(const splitkv_batch *batch, const spl_shape *shape,
                                  splitkv_error *error) {
-  const splitkv_status status = spl_check_batch(batch, error);
+  const splitkv_status status = spl_check_q_offsets(batch, error);
   if (status != SPLITKV_OK) return status;
   if (batch->n_workers < 1 || batch->n_workers > SPLITKV_MAX_WORKERS) {
     return spl_fail(error, SPLITKV_ERROR_N_WORKERS, "batch.n_workers", batch->n_workers,
                     "%lld is outside 1..%d", (long long)batch->n_workers, SPLITKV_MAX_WORKERS);
   }
-  /* Rows of out lie apart, requests outside heads or heads outside requests. */
-  const int64_t n = batch->n_requests, heads = shape->problem.n_heads_q;
-  const int64_t dim = shape->problem.head_dim_v;
-  int64_t heads_end = dim, requests_end = dim, q_end = shape->problem.head_dim, entries = 0,
-          all = 0;
+  /* Rows of out lie apart, query rows outside heads or heads outside query rows. */
+  const int64_t n = spl_q_offset(batch, batch->n_requests), heads = shape->problem.n_heads_q;
+  if (batch->q_offsets != NULL && n > INT32_MAX) {
+    return spl_fail(error, SPLITKV_ERROR_Q_OFFSETS, "batch.q_offsets", n,
+                    "%lld query rows are more than %d", (long long)n, INT32_MAX);
+  }
+  const int64_t dim = shape->problem.head_dim_v, tree_words = spl_tree_words(&shape->problem);
+  int64_t heads_end = dim, rows_end = dim, q_end = shape->problem.head_dim, entries = 0, all = 0;
+  if (!spl_mul(batch->n_requests, shape->problem.table_width, &entries) ||
+      !spl_mul(entries, (int64_t)sizeof(int64_t), &entries)) {
+    return fail_overflow(error, "batch.n_requests", batch->n_requests);
+  }
   if (!spl_mul_add(shape->out_head, heads - 1, &heads_end) ||
-      !spl_mul_add(shape->out_request, spl_max(n - 1, 0), &requests_end) ||
-      !spl_add(heads_end, requests_end, &all) || !spl_mul(all, shape->out_bytes, &all) ||
+      !spl_mul_add(shape->out_request, spl_max(n - 1, 0), &rows_end) ||
+      !spl_add(heads_end, rows_end, &all) || !spl_mul(all, shape->out_bytes, &all) ||
       !spl_mul_add(shape->q_request, spl_max(n - 1, 0), &q_end) ||
       !spl_mul_add(shape->q_head, heads - 1, &q_end) || !spl_mul(q_end, shape->q_bytes, &q_end) ||
-      !spl_mul(n, heads * (int64_t)sizeof(float), &all) ||
-      !spl_mul(n, shape->problem.table_width, &entries) ||
-      !spl_mul(entries, (int64_t)sizeof(int64_t), &entries)) {
-    return fail_overflow(error, "batch.n_requests", n);
+      !spl_mul(n, heads * (int64_t)sizeof(float), &all) || !spl_mul(n, tree_words, &all) ||
+      !spl_mul(all, (int64_t)sizeof(uint64_t), &all)) {
+    return fail_overflow(error, batch->q_offsets == NULL ? "batch.n_requests" : "batch.q_offsets",
+                         n);
   }
-  if (n > 1 && shape->out_request < heads_end && shape->out_head < requests_end) {
+  if (n > 1 && shape->out_request < heads_end && shape->out_head < rows_end) {
     return spl_fail(error, SPLITKV_ERROR_STRIDE, "problem.out_stride_request", shape->out_request,
                     "with %lld rows of out overlap", (long long)shape->out_request);
   }
   return SPLITKV_OK;
 }
 
+/* Adds one block; false where a size does not fit. */
+static bool add_block(const spl_shape *shape, const splitkv_problem *rule, const spl_block *block,
+                      measure *m) {
+  const int64_t length = block->end - block->first, n = spl_n_pieces(rule, length);
+  int64_t cost = 0;
+  if (!spl_block_cost(rule, length, spl_block_weight(shape, block->n_rows), &cost) ||
+      !spl_add(m->total_cost, cost, &m->total_cost) ||
+      !spl_add(m->total_tokens, length, &m->total_tokens)) {
+    return false;
+  }
+  if (n > 1 || block->is_shared) {
+    int64_t slots = 0;
+    if (!spl_mul(n, block->n_rows, &slots) ||
+        !spl_mul_add(slots, shape->problem.n_heads_kv, &m->n_slots)) {
+      return false;
+    }
+    m->n_merge_runs += !block->is_prefix;
+  }
+  const int64_t longest = spl_longest_piece(rule, length);
+  m->longest_piece = spl_max(m->longest_piece, longest);
+  if (!block->is_shared && longest >= 2 * SPL_CUT_TOKENS)
+    m->max_cut_rows = spl_max(m->max_cut_rows, block->n_rows);
+  m->max_block_rows = spl_max(m->max_block_rows, block->n_rows);
+  m->n_blocks++;
+  return true;
+}
+
+static splitkv_status check_lengths(const spl_shape *shape, const splitkv_batch *batch,
+                                    splitkv_error *error) {
+  const int64_t row_tokens = spl_table_row_tokens(&shape->problem);
+  for (int64_t r = 0; r < batch->n_requests; r++) {
+    const int64_t kv_len = spl_kv_len(batch, r);
+    if (kv_len < 0 || kv_len > row_tokens) return spl_fail_kv_len(error, r, kv_len, row_tokens);
+  }
+  return spl_check_prefixes(batch, error);
+}
+
 static splitkv_status measure_batch(const spl_shape *shape, const splitkv_batch *batch, measure *m,
                                     splitkv_error *error) {
-  const splitkv_problem *p = &shape->problem;
-  const bool is_auto = p->split_policy == SPLITKV_SPLIT_AUTO;
-  const int64_t row_tokens = spl_table_row_tokens(p);
-  *m = (measure){0};
-  int64_t longest = 0, n_cut = 0;
-  for (int64_t r = 0; r < batch->n_requests; r++) {
-    const int64_t kv_len = spl_kv_len(batch, r), length = spl_min(kv_len, shape->window);
-    if (kv_len < 0 || kv_len > row_tokens) {
-      return spl_fail_kv_len(error, r, kv_len, row_tokens);
-    }
-    int64_t cost = 0;
-    const int64_t n = spl_n_pieces(p, length);
-    if (!spl_request_cost(p, length, &cost) || !spl_add(m->total_cost, cost, &m->total_cost) ||
-        (n > 1 && !spl_mul_add(n, p->n_heads_kv, &m->n_slots))) {
-      return fail_overflow(error, "batch.kv_lens", length);
-    }
-    n_cut += n > 1;
-    m->total_tokens += length;
-    longest = spl_max(longest, spl_longest_piece(p, length));
+  *m = (measure){.n_rows = spl_q_offset(batch, batch->n_requests)};
+  spl_block_walk walk = spl_begin_blocks(shape, batch);
+  spl_block block;
+  while (spl_next_block(&walk, &block)) {
+    const splitkv_problem *rule = block.is_shared ? &walk.shared : &shape->problem;
+    if (add_block(shape, rule, &block, m)) continue;
+    return fail_overflow(error, "batch.kv_lens", block.end);
   }
-  m->longest_piece = longest;
-  m->n_merge_runs = n_cut;
-  if (is_auto && longest >= 2 * SPL_CUT_TOKENS) {
-    m->n_slots = 2 * (batch->n_workers - 1);
-    m->n_merge_runs = batch->n_workers - 1;
+  if (shape->problem.split_policy == SPLITKV_SPLIT_AUTO && m->max_cut_rows > 0) {
+    m->n_slots += 2 * (batch->n_workers - 1) * m->max_cut_rows;
+    m->n_merge_runs += batch->n_workers - 1;
   }
   return SPLITKV_OK;
 }
 
-/* Bytes of one task's scratch with pieces of n_tokens at each of n_groups places. */
-static bool scratch_of_task(const spl_shape *shape, int64_t n_groups, int64_t n_tokens,
-                            int64_t *bytes) {
-  const spl_scratch scratch = spl_scratch_of(n_groups, n_tokens);
-  int64_t rows = 0, sums = 0;
-  return spl_scratch_bytes(shape, &scratch, &rows, &sums) && spl_add(rows, sums, bytes);
+/* Scratch that any task has room in, with blocks of at most max_rows. */
+static spl_scratch most_scratch(const spl_shape *shape, const spl_bundle_limit *limit,
+                                int64_t max_rows, int64_t n_tokens) {
+  spl_scratch scratch = {0};
+  for (int64_t i = limit->heads - 1; i >= 0; i--) {
+    const int64_t rows = i == 0 ? max_rows : spl_min(max_rows, limit->rows / (i + 1));
+    /* The Q of more heads can be smaller, but grows with each eight of them. */
+    for (int64_t n = spl_max(1, rows - 7); n <= rows; n++)
+      spl_scratch_add(shape, &scratch, i, n, n_tokens);
+  }
+  return scratch;
 }
 
-/* KV heads of one request that a task walks side by side: where the rows of a token's heads lie
- * side by side, in bundles of even size, as many as are worth their memory: this tile and the next
- * one should stay in a second-level cache, and scratch should be kilobytes. It depends on the
- * problem alone, so that scratch never shrinks where pieces grow. */
-static int64_t choose_bundle(const spl_shape *shape) {
+static bool most_bytes(const spl_shape *shape, const spl_scratch *scratch, int64_t *bytes) {
+  int64_t rows = 0, sums = 0;
+  return spl_scratch_bytes(shape, scratch, &rows, &sums) && spl_add(rows, sums, bytes);
+}
+
+/* How much is walked side by side: where the rows of a token's heads lie side by side, bundles of
+ * even size, as many heads as are worth their memory: this tile and the next one should stay in a
+ * second-level cache, and scratch should be kilobytes. It depends on the problem alone, so that
+ * scratch never shrinks where pieces grow. */
+static spl_bundle_limit choose_bundle(const spl_shape *shape) {
   const splitkv_problem *p = &shape->problem;
   const bool side_by_side = shape->k.head < shape->k.token && shape->v.head < shape->v.token;
-  if (!side_by_side || p->n_heads_kv == 1) return 1;
+  spl_bundle_limit limit = {1, 1};
+  if (!side_by_side || p->n_heads_kv == 1) return limit;
   const int64_t tile_bytes =
       spl_kv_bytes(shape, SPL_TILE_TOKENS * (p->head_dim + p->head_dim_v)); /* of one head */
   const int64_t by_cache = spl_max(1, SPL_BUNDLE_BYTES / tile_bytes);
   int64_t n = spl_min(p->n_heads_kv, spl_min(SPL_MAX_BUNDLE, by_cache)), bytes = 0;
-  while (n > 1 &&
-         (!scratch_of_task(shape, n, INT64_MAX, &bytes) || bytes > SPL_BUNDLE_SCRATCH_BYTES)) {
-    n--;
+  for (; n > 1; n--) {
+    limit = (spl_bundle_limit){n, n};
+    const spl_scratch scratch = most_scratch(shape, &limit, 1, INT64_MAX);
+    if (most_bytes(shape, &scratch, &bytes) && bytes <= SPL_BUNDLE_SCRATCH_BYTES) break;
   }
-  return spl_ceil_div(p->n_heads_kv, spl_ceil_div(p->n_heads_kv, n));
+  limit = (spl_bundle_limit){1, 1};
+  const spl_scratch one = most_scratch(shape, &limit, 1, INT64_MAX);
+  limit.heads = spl_ceil_div(p->n_heads_kv, spl_ceil_div(p->n_heads_kv, n));
+  limit.rows = limit.heads;
+  if (most_bytes(shape, &one, &bytes)) {
+    limit.rows = spl_max(limit.rows, SPL_BUNDLE_SCRATCH_BYTES / bytes);
+  }
+  return limit;
 }
 
 /* Scratch of all tasks in the workspace; 0 when one task's scratch fits on the stack. */
-static bool scratch_bound(const spl_shape *shape, int64_t max_bundle, int64_t longest_piece,
-                          int64_t n_workers, int64_t *stack_bytes, int64_t *region_bytes) {
+static bool scratch_bound(const spl_shape *shape, const spl_bundle_limit *limit, int64_t max_rows,
+                          int64_t longest_piece, int64_t n_workers, int64_t *stack_bytes,
+                          int64_t *region_bytes) {
   *region_bytes = 0;
   *stack_bytes = 0;
   int64_t each = 0;
-  if (!scratch_of_task(shape, max_bundle, longest_piece, &each)) return false;
+  const spl_scratch most = most_scratch(shape, limit, max_rows, longest_piece);
+  if (!most_bytes(shape, &most, &each)) return false;
   if (!spl_round_up(each, SPLITKV_ALIGNMENT, &each)) return false;
   if (each <= SPL_STACK_BYTES) {
     *stack_bytes = each;
@@ -137,94 +190,112 @@ static bool scratch_bound(const spl_shape *shape, int64_t max_bundle, int64_t lo
 }
 
 /* Bytes of a plan: the header, then its arrays. Pointers are set when plan is not NULL. */
-static bool place_plan(int64_t n_requests, int64_t n_workers, int64_t n_merge_runs,
-                       splitkv_plan *plan, int64_t *bytes) {
-  int64_t tasks = 0, merges = 0, lens = 0;
+static bool place_plan(int64_t n_requests, int64_t n_blocks, int64_t n_workers,
+                       int64_t n_merge_runs, splitkv_plan *plan, int64_t *bytes) {
+  const struct {
+    int64_t n;
+    size_t element;
+  } arrays[] = {{n_workers + 1, sizeof(spl_task)},
+                {n_merge_runs, sizeof(spl_merge_run)},
+                {n_blocks, sizeof(spl_block)},
+                {n_requests, sizeof(int64_t)},
+                {n_requests + 1, sizeof(int64_t)}};
+  enum { N = sizeof arrays / sizeof arrays[0] };
+  void *at[N] = {NULL};
   *bytes = 0;
-  if (!spl_round_up((int64_t)sizeof(splitkv_plan), SPLITKV_ALIGNMENT, &tasks)) return false;
-  merges = tasks;
-  if (!spl_mul_add(n_workers + 1, (int64_t)sizeof(spl_task), &merges)) return false;
-  lens = merges;
-  if (!spl_mul_add(n_merge_runs, (int64_t)sizeof(spl_merge_run), &lens)) return false;
-  *bytes = lens;
-  if (!spl_mul_add(n_requests, (int64_t)sizeof(int64_t), bytes)) return false;
+  if (!spl_round_up((int64_t)sizeof(splitkv_plan), SPLITKV_ALIGNMENT, bytes)) return false;
+  for (int i = 0; i < N; i++) {
+    if (plan != NULL) at[i] = (unsigned char *)plan + *bytes;
+    if (!spl_mul_add(arrays[i].n, (int64_t)arrays[i].element, bytes)) return false;
+  }
   if (plan == NULL) return true;
-  unsigned char *base = (unsigned char *)plan;
-  plan->tasks = (spl_task *)(void *)(base + tasks);
-  plan->merges = (spl_merge_run *)(void *)(base + merges);
-  plan->kv_lens = (int64_t *)(void *)(base + lens);
+  plan->tasks = (spl_task *)at[0];
+  plan->merges = (spl_merge_run *)at[1];
+  plan->blocks = (spl_block *)at[2];
+  plan->kv_lens = (int64_t *)at[3];
+  plan->q_offsets = (int64_t *)at[4];
   return true;
 }
 
 /* ── making the plan ────────────────────────────────────────────────────────────────────────── */
 
-static void add_merge(splitkv_plan *plan, int64_t request, int64_t head, int64_t n_heads,
+static void add_merge(splitkv_plan *plan, int64_t block, int64_t head, int64_t n_heads,
                       int64_t slot, int64_t n_splits) {
   plan->merges[plan->n_merge_runs++] =
-      (spl_merge_run){request, head, n_heads, slot, n_splits, plan->n_merge_pairs};
-  plan->n_merge_pairs += n_heads;
+      (spl_merge_run){block, head, n_heads, slot, n_splits, plan->n_merge_pairs};
+  plan->n_merge_pairs += n_heads * plan->blocks[block].n_rows;
 }
 
-/* AUTO: a cut inside an item splits it once more. The piece before the cut keeps its slot. */
+/* AUTO: a cut inside an item splits it once more. The piece before the cut keeps its slots. */
 static void split_item(splitkv_plan *plan, const spl_place *cut) {
   spl_merge_run *last = plan->n_merge_runs > 0 ? &plan->merges[plan->n_merge_runs - 1] : NULL;
-  if (last != NULL && last->request == cut->request && last->head == cut->head) {
+  const int64_t n_rows = plan->blocks[cut->block].n_rows;
+  if (last != NULL && last->block == cut->block && last->head == cut->head) {
     last->n_splits++;
-    plan->n_slots++;
+    plan->n_slots += n_rows;
     return;
   }
-  add_merge(plan, cut->request, cut->head, 1, plan->n_slots, 2);
-  plan->n_slots += 2;
+  add_merge(plan, cut->block, cut->head, 1, plan->n_slots, 2);
+  plan->n_slots += 2 * n_rows;
 }
 
 static bool same_place(const spl_place *a, const spl_place *b) {
-  return a->request == b->request && a->head == b->head && a->token == b->token;
+  return a->block == b->block && a->head == b->head && a->token == b->token;
 }
 
 /* A new task from `cut` on, unless the last one starts there too. */
-static void add_task(splitkv_plan *plan, const spl_place *cut, int64_t slots_before_request) {
+static void add_task(splitkv_plan *plan, const spl_place *cut, int64_t slots_before_block) {
   if (same_place(&plan->tasks[plan->n_tasks - 1].start, cut)) return;
-  if (cut->request >= plan->n_requests) return;
-  const splitkv_problem *p = &plan->shape.problem;
+  if (cut->block >= plan->n_blocks) return;
+  const splitkv_problem *p = spl_rule(plan, cut->block);
+  const spl_block *block = &plan->blocks[cut->block];
+  const int64_t n_rows = block->n_rows;
   int64_t slot = 0;
   if (p->split_policy == SPLITKV_SPLIT_AUTO) {
     if (cut->token > 0) split_item(plan, cut);
-    slot = plan->n_slots - (cut->token > 0);
+    slot = plan->n_slots - (cut->token > 0) * n_rows;
   } else {
-    slot = slots_before_request +
-           spl_slots_before(p, spl_attended(plan, cut->request), cut->head, cut->token);
+    slot =
+        slots_before_block + n_rows * spl_slotted_before(p, spl_attended(plan, cut->block),
+                                                         block->is_shared, cut->head, cut->token);
   }
   plan->tasks[plan->n_tasks++] = (spl_task){.start = *cut, .slot = slot};
 }
 
+/* Slots of a block that the rule cuts, and what is merged of them. */
+static void add_slots(splitkv_plan *plan, int64_t b, int64_t pieces) {
+  spl_block *block = &plan->blocks[b];
+  const int64_t n_heads = plan->shape.problem.n_heads_kv;
+  block->slot = plan->n_slots;
+  if (!block->is_prefix) add_merge(plan, b, 0, n_heads, plan->n_slots, pieces);
+  plan->n_slots += pieces * n_heads * block->n_rows;
+}
+
 /* Cuts the line into tasks of equal cost. */
 static void cut_line(splitkv_plan *plan, int64_t total_cost) {
-  const splitkv_problem *p = &plan->shape.problem;
-  const bool by_rule = p->split_policy != SPLITKV_SPLIT_AUTO;
   const int64_t n = spl_n_tasks(&plan->shape, total_cost, plan->n_workers);
   plan->tasks[0] = (spl_task){.start = {0, 0, 0}};
-  plan->n_tasks = plan->n_requests > 0 ? 1 : 0;
+  plan->n_tasks = plan->n_blocks > 0 ? 1 : 0;
   const int64_t each = total_cost / n, rest = total_cost % n;
   int64_t before = 0, next = 1;
-  for (int64_t r = 0; r < plan->n_requests; r++) {
-    const int64_t length = spl_attended(plan, r);
-    const int64_t slots = by_rule ? plan->n_slots : 0;
+  for (int64_t b = 0; b < plan->n_blocks; b++) {
+    const splitkv_problem *p = spl_rule(plan, b);
+    const int64_t length = spl_attended(plan, b), slots = plan->n_slots;
+    const int64_t weight = spl_block_weight(&plan->shape, plan->blocks[b].n_rows);
     int64_t cost = 0;
-    (void)spl_request_cost(p, length, &cost); /* measured before */
+    (void)spl_block_cost(p, length, weight, &cost); /* measured before */
     const int64_t pieces = spl_n_pieces(p, length);
-    if (pieces > 1) {
-      add_merge(plan, r, 0, p->n_heads_kv, plan->n_slots, pieces);
-      plan->n_slots += pieces * p->n_heads_kv;
-    }
+    if (pieces > 1 || plan->blocks[b].is_shared) add_slots(plan, b, pieces);
     for (; next < n; next++) {
       const int64_t target = each * next + rest * next / n;
       if (target >= before + cost) break;
-      const spl_place cut = spl_cut(p, r, length, target - before, each / SPL_SLACK);
-      add_task(plan, &cut, cut.request == r ? slots : plan->n_slots);
+      const spl_place cut =
+          spl_cut(p, b, length, (target - before) / weight, each / weight / SPL_SLACK);
+      add_task(plan, &cut, cut.block == b ? slots : plan->n_slots);
     }
     before += cost;
   }
-  plan->tasks[plan->n_tasks] = (spl_task){.start = {plan->n_requests, 0, 0}, .slot = plan->n_slots};
+  plan->tasks[plan->n_tasks] = (spl_task){.start = {plan->n_blocks, 0, 0}, .slot = plan->n_slots};
 }
 
 /* Merging is shared out only where each share is worth waking a thread for. */
@@ -237,34 +308,34 @@ static int64_t choose_merge_tasks(const splitkv_plan *plan) {
   return spl_min(rows, spl_min(plan->n_workers, spl_max(1, floats / SPL_MERGE_FLOATS)));
 }
 
-/* The longest piece of one request between two places in it; `to` may be the end of all its heads.
- */
+/* The longest piece of one block between two places in it; `to` may be the end of all its heads. */
 static int64_t longest_between(const splitkv_plan *plan, const spl_place *from,
                                const spl_place *to) {
-  const splitkv_problem *p = &plan->shape.problem;
-  const int64_t length = spl_attended(plan, from->request);
+  const splitkv_problem *p = spl_rule(plan, from->block);
+  const int64_t length = spl_attended(plan, from->block);
   if (from->head == to->head) return spl_longest_piece_in(p, length, from->token, to->token);
   int64_t longest = spl_longest_piece_in(p, length, from->token, length);
   if (to->head > from->head + 1) longest = spl_max(longest, spl_longest_piece(p, length));
   return spl_max(longest, spl_longest_piece_in(p, length, 0, to->token));
 }
 
-/* What the pieces between two places of one request ask of scratch; `to` may be the start of the
- * next request. */
-static void add_request(const splitkv_plan *plan, const spl_place *from, const spl_place *to,
-                        spl_scratch *scratch) {
-  const splitkv_problem *p = &plan->shape.problem;
-  const int64_t length = spl_attended(plan, from->request);
-  if (plan->max_bundle == 1 || spl_n_pieces(p, length) > 1) { /* one by one, however many */
-    const bool ends_here = to->request == from->request;
-    const spl_place end = {from->request, ends_here ? to->head : p->n_heads_kv,
+/* What the pieces between two places of one block ask of scratch; `to` may be the start of the next
+ * block. */
+static void add_pieces(const splitkv_plan *plan, const spl_place *from, const spl_place *to,
+                       spl_scratch *scratch) {
+  const splitkv_problem *p = spl_rule(plan, from->block);
+  const int64_t length = spl_attended(plan, from->block), rows = plan->blocks[from->block].n_rows;
+  const int64_t most = spl_bundle_width(plan, from->block, p->n_heads_kv);
+  if (most == 1 || spl_n_pieces(p, length) > 1) { /* one by one, however many */
+    const bool ends_here = to->block == from->block;
+    const spl_place end = {from->block, ends_here ? to->head : p->n_heads_kv,
                            ends_here ? to->token : 0};
-    spl_scratch_add(scratch, 0, longest_between(plan, from, &end));
+    spl_scratch_add(&plan->shape, scratch, 0, rows, longest_between(plan, from, &end));
     return;
   }
-  if (from->head == 0 && from->token == 0 && to->request > from->request) { /* whole heads */
-    for (int64_t i = spl_bundle_width(plan, p->n_heads_kv) - 1; i >= 0; i--)
-      spl_scratch_add(scratch, i, length);
+  if (from->head == 0 && from->token == 0 && to->block > from->block) { /* whole heads */
+    for (int64_t i = most - 1; i >= 0; i--)
+      spl_scratch_add(&plan->shape, scratch, i, rows, length);
     return;
   }
   const spl_walk pieces = {plan, *from, *to, 0};
@@ -272,7 +343,8 @@ static void add_request(const splitkv_plan *plan, const spl_place *from, const s
   spl_bundle bundle;
   while (spl_bundle_next(&bundles, &bundle)) {
     for (int64_t i = 0; i < bundle.n; i++)
-      spl_scratch_add(scratch, i, bundle.pieces[i].end - bundle.pieces[i].first);
+      spl_scratch_add(&plan->shape, scratch, i, rows,
+                      bundle.pieces[i].end - bundle.pieces[i].first);
   }
 }
 
@@ -281,20 +353,20 @@ static spl_scratch measure_scratch(const splitkv_plan *plan, int64_t task,
                                    const spl_scratch *most) {
   const spl_place end = plan->tasks[task + 1].start;
   spl_place at = plan->tasks[task].start;
-  spl_scratch scratch = {0, 0, 0};
-  while (at.request < end.request && !spl_scratch_is_full(&scratch, most)) {
-    const spl_place next = {at.request + 1, 0, 0};
-    add_request(plan, &at, &next, &scratch);
+  spl_scratch scratch = {0};
+  while (at.block < end.block && memcmp(&scratch, most, sizeof scratch) != 0) {
+    const spl_place next = {at.block + 1, 0, 0};
+    add_pieces(plan, &at, &next, &scratch);
     at = next;
   }
-  if (at.request == end.request && !same_place(&at, &end)) add_request(plan, &at, &end, &scratch);
+  if (at.block == end.block && !same_place(&at, &end)) add_pieces(plan, &at, &end, &scratch);
   return scratch;
 }
 
 /* Where each task's scratch lies in the workspace, sized by the pieces that it really has: the rows
  * of all tasks, then their sums. Returns the bytes. */
-static int64_t place_scratch(splitkv_plan *plan, int64_t longest_piece) {
-  const spl_scratch most = spl_scratch_of(plan->max_bundle, longest_piece);
+static int64_t place_scratch(splitkv_plan *plan, int64_t max_rows, int64_t longest_piece) {
+  const spl_scratch most = most_scratch(&plan->shape, &plan->limit, max_rows, longest_piece);
   int64_t rows_end = 0, sums_end = 0;
   for (int64_t t = 0; t < plan->n_tasks; t++) {
     spl_task *task = &plan->tasks[t];
@@ -309,13 +381,25 @@ static int64_t place_scratch(splitkv_plan *plan, int64_t longest_piece) {
 }
 
 /* On the stack every task has room for the longest pieces. */
-static void place_on_stack(splitkv_plan *plan, int64_t longest_piece) {
-  const spl_scratch most = spl_scratch_of(plan->max_bundle, longest_piece);
+static void place_on_stack(splitkv_plan *plan, int64_t max_rows, int64_t longest_piece) {
+  const spl_scratch most = most_scratch(&plan->shape, &plan->limit, max_rows, longest_piece);
   int64_t rows = 0, sums = 0;
   const bool fits = spl_scratch_bytes(&plan->shape, &most, &rows, &sums);
   assert(fits);
   (void)fits;
   plan->stack = (spl_task_scratch){most, 0, rows};
+}
+
+static void list_blocks(splitkv_plan *plan, const splitkv_batch *batch) {
+  for (int64_t r = 0; r < batch->n_requests; r++) {
+    plan->kv_lens[r] = spl_kv_len(batch, r);
+    plan->q_offsets[r] = spl_q_offset(batch, r);
+  }
+  plan->q_offsets[batch->n_requests] = plan->n_rows;
+  spl_block_walk walk = spl_begin_blocks(&plan->shape, batch);
+  while (spl_next_block(&walk, &plan->blocks[plan->n_blocks]))
+    plan->n_blocks++;
+  plan->shared_rule = walk.shared;
 }
 
 static void make_plan(splitkv_plan *plan, const spl_shape *shape, const splitkv_batch *batch,
@@ -325,48 +409,53 @@ static void make_plan(splitkv_plan *plan, const spl_shape *shape, const splitkv_
   plan->plan_bytes = plan_bytes;
   plan->shape = *shape;
   plan->n_requests = batch->n_requests;
+  plan->n_rows = m->n_rows;
   plan->n_workers = batch->n_workers;
   plan->n_attended = m->total_tokens;
-  plan->max_bundle = m->max_bundle;
+  plan->limit = m->limit;
   int64_t bytes = 0;
-  (void)place_plan(batch->n_requests, batch->n_workers, m->n_merge_runs, plan, &bytes);
-  for (int64_t r = 0; r < batch->n_requests; r++)
-    plan->kv_lens[r] = spl_kv_len(batch, r);
+  (void)place_plan(batch->n_requests, m->n_blocks, batch->n_workers, m->n_merge_runs, plan, &bytes);
+  list_blocks(plan, batch);
   cut_line(plan, m->total_cost);
   plan->n_merge_tasks = choose_merge_tasks(plan);
-  int64_t scratch_bytes = 0;
+  int64_t region_bytes = 0;
   plan->stack_bytes = m->stack_bytes;
   if (m->stack_bytes > 0 || m->longest_piece == 0) {
-    place_on_stack(plan, m->longest_piece);
+    place_on_stack(plan, m->max_block_rows, m->longest_piece);
   } else {
-    scratch_bytes = place_scratch(plan, m->longest_piece);
+    region_bytes = place_scratch(plan, m->max_block_rows, m->longest_piece);
   }
-  assert(scratch_bytes >= 0);
-  const bool fits = spl_workspace_layout(shape, plan->n_slots, scratch_bytes, &plan->workspace);
+  assert(region_bytes >= 0);
+  const bool fits = spl_workspace_layout(shape, plan->n_slots, region_bytes, &plan->workspace);
   assert(fits);
   (void)fits;
 }
 
 /* Everything that can go wrong, before anything is written. */
-static splitkv_status prepare(const splitkv_problem *problem, const splitkv_batch *batch,
-                              spl_shape *shape, measure *m, int64_t *plan_bytes,
-                              splitkv_error *error) {
+static splitkv_status prepare(const splitkv_problem *problem, const splitkv_batch *given,
+                              spl_shape *shape, splitkv_batch *batch, measure *m,
+                              int64_t *plan_bytes, splitkv_error *error) {
   splitkv_status status = spl_resolve(problem, shape, error);
   if (status != SPLITKV_OK) return status;
+  status = spl_import_batch(given, batch, error);
+  if (status != SPLITKV_OK) return status;
   status = check_rows(batch, shape, error);
+  if (status != SPLITKV_OK) return status;
+  status = check_lengths(shape, batch, error);
   if (status != SPLITKV_OK) return status;
   status = measure_batch(shape, batch, m, error);
   if (status != SPLITKV_OK) return status;
   int64_t scratch = 0;
   spl_workspace workspace;
-  m->max_bundle = choose_bundle(shape);
-  if (!scratch_bound(shape, m->max_bundle, m->longest_piece, batch->n_workers, &m->stack_bytes,
-                     &scratch) ||
+  m->limit = choose_bundle(shape);
+  if (!scratch_bound(shape, &m->limit, m->max_block_rows, m->longest_piece, batch->n_workers,
+                     &m->stack_bytes, &scratch) ||
       !spl_workspace_layout(shape, m->n_slots, scratch, &workspace) ||
       (uint64_t)workspace.bytes > SIZE_MAX) {
     return fail_overflow(error, "batch.kv_lens", m->total_tokens);
   }
-  if (!place_plan(batch->n_requests, batch->n_workers, m->n_merge_runs, NULL, plan_bytes) ||
+  if (!place_plan(batch->n_requests, m->n_blocks, batch->n_workers, m->n_merge_runs, NULL,
+                  plan_bytes) ||
       (uint64_t)*plan_bytes > SIZE_MAX) {
     return fail_overflow(error, "batch.n_requests", batch->n_requests);
   }
@@ -379,9 +468,10 @@ splitkv_status splitkv_plan_size(const splitkv_problem *problem, const splitkv_b
                                  size_t *plan_bytes, splitkv_error *error) {
   if (plan_bytes == NULL) return spl_fail_null(error, "plan_bytes");
   spl_shape shape;
+  splitkv_batch full;
   measure m;
   int64_t bytes = 0;
-  const splitkv_status status = prepare(problem, batch, &shape, &m, &bytes, error);
+  const splitkv_status status = prepare(problem, batch, &shape, &full, &m, &bytes, error);
   if (status == SPLITKV_OK) *plan_bytes = (size_t)bytes;
   return status;
 }
@@ -392,9 +482,10 @@ splitkv_status splitkv_plan_init(void *storage, size_t storage_bytes,
   if (storage == NULL) return spl_fail_null(error, "storage");
   if (plan == NULL) return spl_fail_null(error, "plan");
   spl_shape shape;
+  splitkv_batch full;
   measure m;
   int64_t bytes = 0;
-  const splitkv_status status = prepare(problem, batch, &shape, &m, &bytes, error);
+  const splitkv_status status = prepare(problem, batch, &shape, &full, &m, &bytes, error);
   if (status != SPLITKV_OK) return status;
   if ((uintptr_t)storage % SPLITKV_ALIGNMENT != 0) {
     return spl_fail(error, SPLITKV_ERROR_PLAN_ALIGNMENT, "storage",
@@ -406,7 +497,7 @@ splitkv_status splitkv_plan_init(void *storage, size_t storage_bytes,
     return spl_fail(error, SPLITKV_ERROR_PLAN_STORAGE, "storage_bytes", (int64_t)storage_bytes,
                     "%zu bytes are too few, this plan takes %lld", storage_bytes, (long long)bytes);
   }
-  make_plan((splitkv_plan *)storage, &shape, batch, &m, bytes);
+  make_plan((splitkv_plan *)storage, &shape, &full, &m, bytes);
   *plan = (splitkv_plan *)storage;
   return SPLITKV_OK;
 }
@@ -447,9 +538,10 @@ splitkv_status splitkv_plan_create(const splitkv_problem *problem, const splitkv
   splitkv_status status = spl_choose_allocator(allocator, &chosen, error);
   if (status != SPLITKV_OK) return status;
   spl_shape shape;
+  splitkv_batch full;
   measure m;
   int64_t bytes = 0;
-  status = prepare(problem, batch, &shape, &m, &bytes, error);
+  status = prepare(problem, batch, &shape, &full, &m, &bytes, error);
   if (status != SPLITKV_OK) return status;
   void *memory = chosen.allocate(chosen.context, (size_t)bytes, SPLITKV_ALIGNMENT);
   if (memory == NULL) {
@@ -462,7 +554,7 @@ splitkv_status splitkv_plan_create(const splitkv_problem *problem, const splitkv
     return spl_fail(error, SPLITKV_ERROR_PLAN_ALIGNMENT, "allocator.allocate", beyond,
                     "it returned an address %d beyond a multiple of %d", beyond, SPLITKV_ALIGNMENT);
   }
-  make_plan((splitkv_plan *)memory, &shape, batch, &m, bytes);
+  make_plan((splitkv_plan *)memory, &shape, &full, &m, bytes);
   *plan = (splitkv_plan *)memory;
   (*plan)->allocator = chosen;
   return SPLITKV_OK;
@@ -486,18 +578,25 @@ size_t splitkv_plan_workspace_bytes(const splitkv_plan *plan) {
   return spl_check_plan(plan, NULL) == SPLITKV_OK ? (size_t)plan->workspace.bytes : 0;
 }
 
-static splitkv_status check_limits(const splitkv_limits *limits, splitkv_error *error) {
-  if (limits == NULL) return spl_fail_null(error, "limits");
-  const splitkv_status status = spl_check_struct_size(
-      error, "limits.struct_size", limits->struct_size, sizeof *limits, sizeof *limits);
+static splitkv_status check_limits(const splitkv_limits *given, splitkv_limits *limits,
+                                   splitkv_error *error) {
+  if (given == NULL) return spl_fail_null(error, "limits");
+  const splitkv_status status =
+      spl_check_struct_size(error, "limits.struct_size", given->struct_size,
+                            offsetof(splitkv_limits, max_q_rows_total), sizeof *limits);
   if (status != SPLITKV_OK) return status;
+  memset(limits, 0, sizeof *limits);
+  memcpy(limits, given, given->struct_size);
   const struct {
     const char *field;
     int64_t value;
   } counts[] = {{"limits.max_requests", limits->max_requests},
                 {"limits.max_kv_tokens_total", limits->max_kv_tokens_total},
-                {"limits.max_kv_tokens_per_request", limits->max_kv_tokens_per_request}};
-  for (int i = 0; i < 3; i++) {
+                {"limits.max_kv_tokens_per_request", limits->max_kv_tokens_per_request},
+                {"limits.max_q_rows_total", limits->max_q_rows_total},
+                {"limits.max_q_rows_per_request", limits->max_q_rows_per_request},
+                {"limits.max_prefix_rows", limits->max_prefix_rows}};
+  for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
     if (counts[i].value >= 0) continue;
     return spl_fail(error, SPLITKV_ERROR_LIMITS, counts[i].field, counts[i].value,
                     "%lld is negative", (long long)counts[i].value);
@@ -509,44 +608,70 @@ static splitkv_status check_limits(const splitkv_limits *limits, splitkv_error *
   return SPLITKV_OK;
 }
 
-/* The same limits for the tokens inside the windows. */
-static splitkv_limits inside_window(const splitkv_limits *limits, int64_t window) {
-  splitkv_limits inside = *limits;
+/* Limits of tokens attended to, with the counts of query rows filled in. A request without query
+ * rows asks for nothing. */
+static splitkv_limits resolve_limits(const splitkv_problem *p, const splitkv_limits *given) {
+  splitkv_limits l = *given;
   int64_t all = 0;
-  if (window == INT64_MAX) return inside;
-  inside.max_kv_tokens_per_request = spl_min(limits->max_kv_tokens_per_request, window);
-  if (spl_mul(limits->max_requests, inside.max_kv_tokens_per_request, &all)) {
-    inside.max_kv_tokens_total = spl_min(limits->max_kv_tokens_total, all);
+  l.max_q_rows_per_request = spl_max(1, l.max_q_rows_per_request);
+  if (l.max_q_rows_total == 0) l.max_q_rows_total = l.max_requests;
+  if (spl_mul(l.max_requests, l.max_q_rows_per_request, &all)) {
+    l.max_q_rows_total = spl_min(l.max_q_rows_total, all);
   }
-  return inside;
+  l.max_q_rows_per_request = spl_min(l.max_q_rows_per_request, l.max_q_rows_total);
+  l.max_requests = spl_min(l.max_requests, l.max_q_rows_total);
+  l.max_prefix_rows = spl_min(l.max_prefix_rows, l.max_q_rows_total);
+  if (l.max_q_rows_total == 0) return l;
+  l.max_kv_tokens_per_request = spl_block_reach(
+      p, spl_min(l.max_kv_tokens_per_request, l.max_kv_tokens_total), l.max_q_rows_per_request);
+  if (spl_mul(l.max_requests, l.max_kv_tokens_per_request, &all)) {
+    l.max_kv_tokens_total = spl_min(l.max_kv_tokens_total, all);
+  }
+  return l;
+}
+
+/* Most blocks: of k requests with rows at most (total - k) / size + k, which grows with k. */
+static int64_t block_bound(const splitkv_problem *p, const splitkv_limits *l) {
+  const int64_t size = spl_block_rows(p), rows = l->max_q_rows_total;
+  const int64_t by_total = (rows - l->max_requests) / size + l->max_requests;
+  int64_t by_request = 0;
+  return spl_mul(l->max_requests, spl_ceil_div(l->max_q_rows_per_request, size), &by_request)
+             ? spl_min(by_total, by_request)
+             : by_total;
 }
 
 splitkv_status splitkv_get_sizes(const splitkv_problem *problem, const splitkv_limits *limits,
                                  splitkv_sizes *sizes, splitkv_error *error) {
   if (sizes == NULL) return spl_fail_null(error, "sizes");
   spl_shape shape;
+  splitkv_limits given;
   splitkv_status status = spl_resolve(problem, &shape, error);
   if (status != SPLITKV_OK) return status;
-  status = check_limits(limits, error);
+  status = check_limits(limits, &given, error);
   if (status != SPLITKV_OK) return status;
 
   const splitkv_problem *p = &shape.problem;
-  const splitkv_limits attended = inside_window(limits, shape.window);
-  const int64_t longest = limits->max_requests == 0 ? 0
-                                                    : spl_min(attended.max_kv_tokens_per_request,
-                                                              attended.max_kv_tokens_total);
-  const int64_t n_merge_runs = p->split_policy == SPLITKV_SPLIT_AUTO   ? limits->max_workers - 1
+  const splitkv_limits l = resolve_limits(p, &given);
+  const int64_t longest =
+      l.max_requests == 0 ? 0 : spl_min(l.max_kv_tokens_per_request, l.max_kv_tokens_total);
+  /* A block of a prefix has the rows of two requests at least, each of which has its own blocks. */
+  const int64_t n_blocks = block_bound(p, &l) + l.max_prefix_rows / 2;
+  const int64_t n_merge_runs = p->split_policy == SPLITKV_SPLIT_AUTO
+                                   ? l.max_workers - 1 + l.max_prefix_rows
                                : p->split_policy == SPLITKV_SPLIT_NONE ? 0
-                                                                       : limits->max_requests;
+                                                                       : n_blocks;
+  const spl_bundle_limit bundle = choose_bundle(&shape);
   int64_t n_slots = 0, stack = 0, scratch = 0, plan_bytes = 0;
   spl_workspace workspace;
-  if (!spl_slot_bound(p, &attended, &n_slots) ||
-      !scratch_bound(&shape, choose_bundle(&shape), spl_longest_piece(p, longest),
-                     limits->max_workers, &stack, &scratch) ||
+  if (!spl_slot_bound(p, &l, &n_slots) ||
+      !scratch_bound(
+          &shape, &bundle,
+          spl_min(spl_max(l.max_q_rows_per_request, l.max_prefix_rows), spl_block_rows(p)),
+          spl_longest_piece(p, longest), l.max_workers, &stack, &scratch) ||
       !spl_workspace_layout(&shape, n_slots, scratch, &workspace) ||
-      !place_plan(limits->max_requests, limits->max_workers, n_merge_runs, NULL, &plan_bytes) ||
+      !place_plan(given.max_requests, n_blocks, l.max_workers, n_merge_runs, NULL, &plan_bytes) ||
       (uint64_t)workspace.bytes > SIZE_MAX || (uint64_t)plan_bytes > SIZE_MAX) {
-    return fail_overflow(error, "limits.max_kv_tokens_total", limits->max_kv_tokens_total);
+    return fail_overflow(error, "limits.max_kv_tokens_total", given.max_kv_tokens_total);
   }
   *sizes = (splitkv_sizes){(size_t)plan_bytes, (size_t)workspace.bytes};
   return SPLITKV_OK;
@@ -562,20 +687,21 @@ spl_walk spl_walk_task(const splitkv_plan *plan, int64_t task) {
 bool spl_walk_next(spl_walk *walk, spl_piece *piece) {
   if (same_place(&walk->at, &walk->end)) return false;
   const spl_place at = walk->at;
-  const splitkv_problem *p = &walk->plan->shape.problem;
-  const int64_t length = spl_attended(walk->plan, at.request);
+  const splitkv_problem *p = spl_rule(walk->plan, at.block);
+  const int64_t length = spl_attended(walk->plan, at.block);
   int64_t end = length == 0 ? 0 : spl_piece_end(p, length, at.token);
-  if (walk->end.request == at.request && walk->end.head == at.head) {
+  if (walk->end.block == at.block && walk->end.head == at.head) {
     end = spl_min(end, walk->end.token);
   }
-  const bool whole = at.token == 0 && end == length;
-  *piece = (spl_piece){at.request, at.head, at.token, end, whole ? -1 : walk->slot++};
+  const bool whole = at.token == 0 && end == length && !walk->plan->blocks[at.block].is_shared;
+  *piece = (spl_piece){at.block, at.head, at.token, end, whole ? -1 : walk->slot};
+  if (!whole) walk->slot += walk->plan->blocks[at.block].n_rows;
 
   walk->at.token = end;
   if (end < length) return true;
   walk->at.token = 0;
   if (++walk->at.head < p->n_heads_kv) return true;
   walk->at.head = 0;
-  walk->at.request++;
+  walk->at.block++;
   return true;
 }

@@ -5,12 +5,24 @@
 #define SPL_PLAN_H
 
 #include "layout.h"
+#include "rows.h"
 #include "split.h"
 
 /* Of KV heads that a task walks side by side: most bytes of K and V in one tile of theirs, and of
  * scratch. */
 #define SPL_BUNDLE_BYTES (256 * 1024)
 #define SPL_BUNDLE_SCRATCH_BYTES (256 * 1024)
+
+/* KV heads that a task walks side by side: at most `heads`, and of blocks of several query rows at
+ * most `rows` rows in all. A block may always be walked alone. */
+typedef struct spl_bundle_limit {
+  int64_t heads, rows; /* 1 <= heads <= rows */
+} spl_bundle_limit;
+
+static inline int64_t spl_most_heads(const spl_bundle_limit *limit, int64_t n_rows) {
+  const int64_t by_rows = limit->rows / n_rows;
+  return by_rows < 1 ? 1 : by_rows < limit->heads ? by_rows : limit->heads;
+}
 
 /* What one task takes of scratch, and where. */
 typedef struct spl_task_scratch {
@@ -25,12 +37,13 @@ typedef struct spl_task {
   spl_task_scratch scratch; /* unset when scratch is on the stack */
 } spl_task;
 
-/* Cut (request, KV head) pairs whose slots lie one after another: heads [head, head + n_heads) of
- * one request, n_splits slots each. */
+/* Cut (block, KV head) pairs whose slots lie one after another: heads [head, head + n_heads) of one
+ * block, n_splits pieces each, of each piece a slot for each row. The pieces of a shared prefix
+ * come before them. */
 typedef struct spl_merge_run {
-  int64_t request, head, n_heads;
+  int64_t block, head, n_heads;
   int64_t slot, n_splits;
-  int64_t pairs_before; /* pairs of all merge runs before this one */
+  int64_t pairs_before; /* (query row, KV head) pairs of all merge runs before this one */
 } spl_merge_run;
 
 struct splitkv_plan {
@@ -39,20 +52,25 @@ struct splitkv_plan {
   splitkv_allocator allocator; /* release is NULL when the caller owns the storage */
   spl_shape shape;
   int64_t n_requests;
+  int64_t n_rows;   /* query rows */
+  int64_t n_blocks; /* of query rows */
   int64_t n_workers;
   int64_t n_tasks;
   int64_t n_slots;
   int64_t n_merge_runs;
   int64_t n_merge_pairs;
   int64_t n_merge_tasks;  /* that share the rows of all merge pairs; 0 when there are none */
-  int64_t n_attended;     /* tokens that some row attends to, of all requests */
-  int64_t max_bundle;     /* KV heads of one request that a task walks side by side, >= 1 */
+  int64_t n_attended;     /* tokens that some row attends to, of all blocks */
+  spl_bundle_limit limit; /* of bundles */
   int64_t stack_bytes;    /* of one task's scratch; 0 when it is in the workspace */
   spl_task_scratch stack; /* of every task, unless it is in the workspace */
   spl_workspace workspace;
-  int64_t *kv_lens;      /* [n_requests]; what is attended to of them: spl_attended */
-  spl_task *tasks;       /* [n_tasks + 1]; the last one is the end of the line */
-  spl_merge_run *merges; /* [n_merge_runs] */
+  splitkv_problem shared_rule; /* that blocks with a shared prefix are cut by */
+  int64_t *kv_lens;            /* [n_requests] */
+  int64_t *q_offsets;          /* [n_requests + 1] */
+  spl_block *blocks;           /* [n_blocks] */
+  spl_task *tasks;             /* [n_tasks + 1]; the last one is the end of the line */
+  spl_merge_run *merges;       /* [n_merge_runs] */
 };
 
 #define SPL_PLAN_MAGIC UINT64_C(0x6e616c70766b7073) /* "spkvplan" */
@@ -60,21 +78,22 @@ struct splitkv_plan {
 /* NULL_POINTER or PLAN_INVALID, unless this is a plan. */
 splitkv_status spl_check_plan(const splitkv_plan *plan, splitkv_error *error);
 
-/* Tokens of request r inside its window, and those before it. Wherever work is cut, measured and
- * walked, tokens are counted from the first one inside: the others are as if they were not there.
- */
-static inline int64_t spl_attended(const splitkv_plan *plan, int64_t r) {
-  return plan->kv_lens[r] < plan->shape.window ? plan->kv_lens[r] : plan->shape.window;
+/* Tokens that some row of a block attends to. */
+static inline int64_t spl_attended(const splitkv_plan *plan, int64_t block) {
+  return plan->blocks[block].end - plan->blocks[block].first;
 }
-static inline int64_t spl_passed_over(const splitkv_plan *plan, int64_t r) {
-  return plan->kv_lens[r] - spl_attended(plan, r);
+
+/* The problem whose policy cuts a block. */
+static inline const splitkv_problem *spl_rule(const splitkv_plan *plan, int64_t block) {
+  return plan->blocks[block].is_shared ? &plan->shared_rule : &plan->shape.problem;
 }
 
 /* One piece of work. */
 typedef struct spl_piece {
-  int64_t request, head;
-  int64_t first, end; /* tokens of the window; both 0 for a request of length 0 */
-  int64_t slot;       /* -1: the piece is all of its row and goes straight to out */
+  int64_t block, head;
+  int64_t first, end; /* tokens, counted from the block's first; both 0 if it has none */
+  int64_t slot;       /* of its first row, the others follow; -1: the piece is all of its rows and
+                       * goes straight to out */
 } spl_piece;
 
 /* The pieces of one task, in order. */

@@ -102,9 +102,9 @@ static splitkv_status check_counts(const splitkv_problem *p, splitkv_error *erro
       {"problem.reserved", p->reserved, 0, 0, SPLITKV_ERROR_RESERVED},
       {"problem.window_tokens", p->window_tokens, 0, INT64_MAX, SPLITKV_ERROR_WINDOW},
       {"problem.reserved2", p->reserved2, 0, 0, SPLITKV_ERROR_RESERVED},
-      {"problem.window_right_tokens", p->window_right_tokens, 0, 0, SPLITKV_ERROR_WINDOW},
-      {"problem.chunk_tokens", p->chunk_tokens, 0, 0, SPLITKV_ERROR_CHUNK},
-      {"problem.tree_tokens", p->tree_tokens, 0, 0, SPLITKV_ERROR_TREE},
+      {"problem.window_right_tokens", p->window_right_tokens, 0, INT64_MAX, SPLITKV_ERROR_WINDOW},
+      {"problem.chunk_tokens", p->chunk_tokens, 0, INT64_MAX, SPLITKV_ERROR_CHUNK},
+      {"problem.tree_tokens", p->tree_tokens, 0, INT32_MAX, SPLITKV_ERROR_TREE},
       {"problem.k_scale_mode", (int)p->k_scale_mode, SPLITKV_SCALE_NONE, SPLITKV_SCALE_GROUP64,
        SPLITKV_ERROR_SCALE_MODE},
       {"problem.v_scale_mode", (int)p->v_scale_mode, SPLITKV_SCALE_NONE, SPLITKV_SCALE_GROUP64,
@@ -389,17 +389,23 @@ splitkv_status spl_resolve(const splitkv_problem *problem, spl_shape *shape, spl
   const splitkv_problem *p = &shape->problem;
   status = check_counts(p, error);
   if (status != SPLITKV_OK) return status;
-  if ((p->flags & ~(SPLITKV_FLAG_TRUST_TABLE | SPLITKV_FLAG_SINKS | SPLITKV_FLAG_ALIBI |
-                    SPLITKV_FLAG_ZERO_POINTS)) != 0) {
+  const uint32_t known = SPLITKV_FLAG_TRUST_TABLE | SPLITKV_FLAG_SINKS | SPLITKV_FLAG_ALIBI |
+                         SPLITKV_FLAG_CAUSAL | SPLITKV_FLAG_ZERO_POINTS;
+  if ((p->flags & ~known) != 0) {
     return spl_fail(error, SPLITKV_ERROR_FLAGS, "problem.flags", p->flags,
                     "0x%x has bits that this library does not know", (unsigned)p->flags);
+  }
+  if ((p->flags & SPLITKV_FLAG_CAUSAL) != 0 && p->window_right_tokens != 0) {
+    return spl_fail(error, SPLITKV_ERROR_MASK, "problem.window_right_tokens",
+                    p->window_right_tokens,
+                    "%lld is given beside SPLITKV_FLAG_CAUSAL, which says 1",
+                    (long long)p->window_right_tokens);
   }
   status = check_quantised(p, error);
   if (status != SPLITKV_OK) return status;
   status = resolve_scale(p, shape, error);
   if (status != SPLITKV_OK) return status;
 
-  shape->window = p->window_tokens > 0 ? p->window_tokens : INT64_MAX;
   shape->group = p->n_heads_q / p->n_heads_kv;
   shape->d_padded = spl_ceil_div(p->head_dim, SPL_LANES) * SPL_LANES;
   shape->dv_padded = spl_ceil_div(p->head_dim_v, SPL_LANES) * SPL_LANES;

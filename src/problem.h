@@ -35,7 +35,6 @@ typedef struct spl_shape {
   int64_t kv_bits;            /* of one element; rows and strides are whole bytes */
   int kv_offset;              /* spl_group.kv_offset */
   spl_quant k_quant, v_quant;
-  int64_t window; /* most tokens that a row attends to; INT64_MAX without a window */
   spl_score_rule rule;
   spl_cache_strides k, v;
   int64_t q_request, q_head, out_request, out_head; /* strides, elements */

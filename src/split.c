@@ -4,6 +4,7 @@
 #include "split.h"
 
 #include "checked.h"
+#include "rows.h"
 
 /* floor(i * n / count) for 0 <= i <= count, without the product. */
 static int64_t share(int64_t n, int64_t count, int64_t i) {
@@ -75,23 +76,24 @@ int64_t spl_longest_piece_in(const splitkv_problem *problem, int64_t kv_len, int
   return end - first > (j - i) * shorter ? shorter + 1 : shorter;
 }
 
-int64_t spl_slots_before(const splitkv_problem *problem, int64_t kv_len, int64_t head,
-                         int64_t token) {
+int64_t spl_slotted_before(const splitkv_problem *problem, int64_t kv_len, bool all, int64_t head,
+                           int64_t token) {
   const int64_t n = spl_n_pieces(problem, kv_len);
-  if (n < 2) return 0;
+  if (n < 2 && !all) return 0;
   return head * n + (token == 0 ? 0 : spl_piece_at(problem, kv_len, token));
 }
 
-/* Cost of one (request, KV head): its tokens, and a share for each piece; an empty row counts as
- * one. */
+/* Cost of one (block, KV head) per weight: its tokens, and a share for each piece; an empty row
+ * counts as one. */
 static bool item_cost(const splitkv_problem *problem, int64_t kv_len, int64_t *cost) {
   *cost = kv_len;
   return spl_mul_add(spl_max(spl_n_pieces(problem, kv_len), 1), SPL_PIECE_COST, cost);
 }
 
-bool spl_request_cost(const splitkv_problem *problem, int64_t kv_len, int64_t *cost) {
+bool spl_block_cost(const splitkv_problem *problem, int64_t kv_len, int64_t weight, int64_t *cost) {
   int64_t item = 0;
-  return item_cost(problem, kv_len, &item) && spl_mul(item, problem->n_heads_kv, cost);
+  return item_cost(problem, kv_len, &item) && spl_mul(item, problem->n_heads_kv, &item) &&
+         spl_mul(item, weight, cost);
 }
 
 /* The token in 0 .. kv_len nearest to `token` that AUTO may cut at, or an end within `slack`. */
@@ -127,12 +129,12 @@ static int64_t cut_token_rule(const splitkv_problem *problem, int64_t kv_len, in
   return cost - before < after - cost ? start : end;
 }
 
-spl_place spl_cut(const splitkv_problem *problem, int64_t request, int64_t kv_len, int64_t cost,
+spl_place spl_cut(const splitkv_problem *problem, int64_t block, int64_t kv_len, int64_t cost,
                   int64_t slack) {
   int64_t each = 0;
-  (void)item_cost(problem, kv_len, &each); /* fits: the request's cost did */
-  spl_place place = {request, cost / each, 0};
-  if (place.head >= problem->n_heads_kv) return (spl_place){request + 1, 0, 0};
+  (void)item_cost(problem, kv_len, &each); /* fits: the block's cost did */
+  spl_place place = {block, cost / each, 0};
+  if (place.head >= problem->n_heads_kv) return (spl_place){block + 1, 0, 0};
   if (problem->split_policy == SPLITKV_SPLIT_AUTO) {
     place.token = cut_token_auto(kv_len, spl_min(cost % each, kv_len), slack);
   } else {
@@ -142,7 +144,7 @@ spl_place spl_cut(const splitkv_problem *problem, int64_t request, int64_t kv_le
   /* The end of an item is the start of the next one. */
   place.token = 0;
   place.head++;
-  if (place.head == problem->n_heads_kv) return (spl_place){request + 1, 0, 0};
+  if (place.head == problem->n_heads_kv) return (spl_place){block + 1, 0, 0};
   return place;
 }
 
@@ -180,22 +182,37 @@ static int64_t fixed_count_bound(const splitkv_limits *limits, int64_t count) {
   return spl_min(all, limits->max_kv_tokens_total);
 }
 
+/* Pieces that a row of kv_len tokens makes; 0 where it is not cut. */
+static int64_t pieces_if_cut(const splitkv_problem *problem, int64_t kv_len) {
+  const int64_t n = spl_n_pieces(problem, kv_len);
+  return n > 1 ? n : 0;
+}
+
 bool spl_slot_bound(const splitkv_problem *problem, const splitkv_limits *limits,
                     int64_t *n_slots) {
   const int64_t longest = spl_min(limits->max_kv_tokens_per_request, limits->max_kv_tokens_total);
-  const bool none = limits->max_requests == 0;
+  const int64_t rows = limits->max_q_rows_per_request;
+  const bool by_size = problem->split_policy == SPLITKV_SPLIT_FIXED_SIZE;
+  int64_t n = 0;
+  *n_slots = 0;
+  if (limits->max_requests == 0 || rows == 0) return true;
   switch (problem->split_policy) {
   case SPLITKV_SPLIT_AUTO: /* each of workers - 1 cuts ends one piece and starts another */
-    *n_slots = none || longest < 2 * SPL_CUT_TOKENS ? 0 : 2 * (limits->max_workers - 1);
-    return true;
+    n = 2 * (limits->max_workers - 1) * spl_min(rows, spl_block_rows(problem));
+    if (longest >= 2 * SPL_CUT_TOKENS) *n_slots = n;
+    /* Of a row with a shared prefix: pieces of that, and of what is behind it. */
+    n = 2 * spl_most_shared_pieces(problem, limits->max_workers) * problem->n_heads_kv;
+    return longest <= SPL_CUT_TOKENS || spl_mul_add(n, limits->max_prefix_rows, n_slots);
   case SPLITKV_SPLIT_FIXED_SIZE:
-    return spl_mul(none ? 0 : fixed_size_bound(limits, problem->split_value), problem->n_heads_kv,
-                   n_slots);
   case SPLITKV_SPLIT_FIXED_COUNT:
-    return spl_mul(none ? 0 : fixed_count_bound(limits, problem->split_value), problem->n_heads_kv,
-                   n_slots);
+    if (rows == 1) {
+      n = by_size ? fixed_size_bound(limits, problem->split_value)
+                  : fixed_count_bound(limits, problem->split_value);
+    } else if (!spl_mul(limits->max_q_rows_total, pieces_if_cut(problem, longest), &n)) {
+      return false;
+    }
+    return spl_mul(n, problem->n_heads_kv, n_slots);
   default:
-    *n_slots = 0;
     return true;
   }
 }

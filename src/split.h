@@ -2,8 +2,9 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  *
- * Work lies in one line: requests ascending, in each its KV heads, in each its tokens. A piece is
- * a contiguous range of tokens of one (request, KV head); a task is a contiguous range of pieces.
+ * Work lies in one line: blocks of query rows ascending, in each its KV heads, in each its tokens.
+ * A piece is a contiguous range of tokens of one (block, KV head); a task is a contiguous range of
+ * pieces.
  */
 #ifndef SPL_SPLIT_H
 #define SPL_SPLIT_H
@@ -17,9 +18,9 @@
 /* What a piece costs beside its tokens, in tokens. */
 #define SPL_PIECE_COST 16
 
-/* A place in the line: before token `token` of KV head `head` of request `request`. */
+/* A place in the line: before token `token` of KV head `head` of block `block`. */
 typedef struct spl_place {
-  int64_t request, head, token;
+  int64_t block, head, token;
 } spl_place;
 
 /* Pieces that the policy cuts kv_len tokens into by rule: 0 for 0 tokens, 1 for AUTO and NONE (AUTO
@@ -39,23 +40,24 @@ int64_t spl_longest_piece(const splitkv_problem *problem, int64_t kv_len);
 int64_t spl_longest_piece_in(const splitkv_problem *problem, int64_t kv_len, int64_t first,
                              int64_t end);
 
-/* Slots that one request's pieces before (head, token) take, where the rule cuts. A request that is
- * not cut takes none. */
-int64_t spl_slots_before(const splitkv_problem *problem, int64_t kv_len, int64_t head,
-                         int64_t token);
+/* Pieces with a slot that one block has before (head, token), where the rule cuts. A block that is
+ * not cut has none, unless all its pieces have slots. */
+int64_t spl_slotted_before(const splitkv_problem *problem, int64_t kv_len, bool all, int64_t head,
+                           int64_t token);
 
-/* Cost of all KV heads of one request, in tokens. */
-bool spl_request_cost(const splitkv_problem *problem, int64_t kv_len, int64_t *cost);
+/* Cost of all KV heads of one block, in tokens of a block of one row; weight: spl_block_weight. */
+bool spl_block_cost(const splitkv_problem *problem, int64_t kv_len, int64_t weight, int64_t *cost);
 
-/* The place nearest to `cost` into request `request` that the policy can cut at. AUTO takes the end
- * of an item that is at most `slack` tokens away instead of cutting the item. */
-spl_place spl_cut(const splitkv_problem *problem, int64_t request, int64_t kv_len, int64_t cost,
+/* The place nearest to `cost` / weight tokens into block `block` that the policy can cut at. AUTO
+ * takes the end of an item that is at most `slack` tokens away instead of cutting the item. */
+spl_place spl_cut(const splitkv_problem *problem, int64_t block, int64_t kv_len, int64_t cost,
                   int64_t slack);
 
 /* How many tasks work of this cost is worth, at most n_workers. */
 int64_t spl_n_tasks(const spl_shape *shape, int64_t total_cost, int64_t n_workers);
 
-/* Most partial slots that any batch within the limits needs, in closed form; false on overflow. */
+/* Most partial slots that any batch within the limits needs, in closed form; false on overflow. The
+ * limits are of tokens attended to, and their counts of query rows are filled in. */
 bool spl_slot_bound(const splitkv_problem *problem, const splitkv_limits *limits, int64_t *n_slots);
 
 #endif

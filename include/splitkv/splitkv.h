@@ -344,6 +344,7 @@ typedef struct splitkv_limits {
   int64_t max_workers;
   int64_t max_q_rows_total;       /* query rows of one batch; 0: one of each request */
   int64_t max_q_rows_per_request; /* 0: 1 */
+  int64_t max_prefix_rows; /* query rows of requests with a shared prefix; 0: batches name none */
 } splitkv_limits;
 
 typedef struct splitkv_sizes {
@@ -369,6 +370,13 @@ SPLITKV_API splitkv_status splitkv_get_sizes(const splitkv_problem *problem,
 
 typedef struct splitkv_plan splitkv_plan;
 
+/* Requests [first_request, first_request + n_requests) whose first n_tokens tokens lie in the same
+ * pages: their entries of the block table are the same up to there. */
+typedef struct splitkv_prefix {
+  int64_t first_request, n_requests; /* n_requests >= 1 */
+  int64_t n_tokens;                  /* 0 .. the least kv_len of these requests */
+} splitkv_prefix;
+
 /* One batch. Lengths are copied and must not change during the call; the pointer is not kept. */
 typedef struct splitkv_batch {
   size_t struct_size;
@@ -381,6 +389,12 @@ typedef struct splitkv_batch {
   const void *q_offsets;
   splitkv_index_type q_offsets_type;
   uint32_t reserved; /* 0 */
+  /* [n_prefixes] shared prefixes in ascending order of requests, none twice, or NULL. With AUTO and
+   * FIXED_SIZE a prefix is read once for many requests, as far as cuts and masks allow; with
+   * FIXED_SIZE no bit of the results is other for it, and classes but f32 share nothing.
+   * splitkv_find_prefixes finds them. */
+  const splitkv_prefix *prefixes;
+  int64_t n_prefixes;
 } splitkv_batch;
 
 /* Zeroes and sets struct_size; n_workers is 1. */
@@ -535,6 +549,17 @@ SPLITKV_API splitkv_status splitkv_run(const splitkv_plan *plan, const splitkv_p
                                        const splitkv_tensors *tensors, void *workspace,
                                        size_t workspace_bytes, const splitkv_pool *pool,
                                        splitkv_error *error);
+
+/* Finds requests next to each other in the batch whose block tables begin with the same pages, at
+ * least min_tokens tokens of them: groups for batch.prefixes. Of tensors only the block table is
+ * read. Writes the first `capacity` groups and their number to *n_prefixes, which is at most half
+ * of n_requests. Errors: as splitkv_describe; N_REQUESTS, INDEX_TYPE, KV_LEN, KV_LEN_TABLE,
+ * TABLE_OFFSETS, TABLE_SHORT, TENSOR_ALIGNMENT, NULL_POINTER, STRUCT_SIZE. */
+SPLITKV_API splitkv_status splitkv_find_prefixes(const splitkv_problem *problem,
+                                                 const splitkv_batch *batch,
+                                                 const splitkv_tensors *tensors, int64_t min_tokens,
+                                                 splitkv_prefix *prefixes, int64_t capacity,
+                                                 int64_t *n_prefixes, splitkv_error *error);
 
 /* ── merge: several partial results over disjoint KV ranges become one ──────────────────────── */
 

@@ -323,14 +323,18 @@ static splitkv_status check_form(const splitkv_problem *p, splitkv_error *error)
 
 /* The kernel computes plain attention and no other. */
 static splitkv_status check_variant(const splitkv_problem *p, splitkv_error *error) {
-  const uint32_t flags = p->flags & (SPLITKV_FLAG_SINKS | SPLITKV_FLAG_ALIBI);
+  const uint32_t flags = p->flags & (SPLITKV_FLAG_SINKS | SPLITKV_FLAG_ALIBI | SPLITKV_FLAG_CAUSAL);
   const struct {
     const char *field;
     int64_t value;
     double number;
-  } variants[] = {{"problem.window_tokens", p->window_tokens, (double)p->window_tokens},
-                  {"problem.logit_softcap", 0, (double)p->logit_softcap},
-                  {"problem.flags", flags, (double)flags}};
+  } variants[] = {
+      {"problem.window_tokens", p->window_tokens, (double)p->window_tokens},
+      {"problem.logit_softcap", 0, (double)p->logit_softcap},
+      {"problem.window_right_tokens", p->window_right_tokens, (double)p->window_right_tokens},
+      {"problem.chunk_tokens", p->chunk_tokens, (double)p->chunk_tokens},
+      {"problem.tree_tokens", p->tree_tokens, (double)p->tree_tokens},
+      {"problem.flags", flags, (double)flags}};
   for (size_t i = 0; i < sizeof variants / sizeof variants[0]; i++) {
     if (variants[i].number == 0) continue;
     return spl_fail(error, SPLITKV_ERROR_ASCEND_VARIANT, variants[i].field, variants[i].value,
@@ -381,8 +385,13 @@ splitkv_status spl_ascend_import(const splitkv_problem *problem,
 
 static splitkv_status measure(const splitkv_batch *batch, spl_ascend_case *c,
                               splitkv_error *error) {
-  const splitkv_status status = spl_check_batch(batch, error);
+  splitkv_batch full;
+  const splitkv_status status = spl_import_batch(batch, &full, error);
   if (status != SPLITKV_OK) return status;
+  if (full.q_offsets != NULL) {
+    return spl_fail(error, SPLITKV_ERROR_ASCEND_VARIANT, "batch.q_offsets", 0,
+                    "is given, but the kernel takes one query row of each request");
+  }
   if (batch->n_requests < 1 || batch->n_requests > INT32_MAX) {
     return spl_fail(error, SPLITKV_ERROR_N_REQUESTS, "batch.n_requests", batch->n_requests,
                     "%lld is outside 1..%d", (long long)batch->n_requests, INT32_MAX);

@@ -71,15 +71,18 @@ typedef struct spl_score_rule {
   float outer_hi, outer_lo; /* cap * log2(e) */
 } spl_score_rule;
 
-/* Running attention state of the query heads that share one KV head. Rows are d_padded or
+/* Running attention state of the query heads that share one KV head, of one query row or of
+ * several: n_heads counts them all, the heads of a query row lie side by side. Rows are d_padded or
  * dv_padded floats apart: head_dim rounded up to SPL_LANES. All pointers to caller memory. */
 typedef struct spl_group {
-  int64_t n_heads; /* >= 1 */
-  int64_t d, dv;   /* channels of K and of V */
+  int64_t n_heads;   /* >= 1 */
+  int64_t row_heads; /* of each query row */
+  int64_t d, dv;     /* channels of K and of V */
   int64_t d_padded, dv_padded;
-  spl_score_rule rule;  /* of scores */
-  const float *slopes;  /* [n_heads] of ALiBi, natural, or NULL */
-  int64_t score_stride; /* floats per row of scores, a multiple of SPL_LANES */
+  spl_score_rule rule;      /* of scores */
+  const float *slopes;      /* [row_heads] of ALiBi, natural, or NULL */
+  const int64_t *positions; /* [n_heads / row_heads] where the query rows stand */
+  int64_t score_stride;     /* floats per row of scores, a multiple of SPL_LANES */
   spl_codes k_codes, v_codes;
   int kv_offset;          /* what stands for 0 in a code as an unsigned byte, INT8 with 128 added */
   int q_dtype;            /* whose load_q filled q */
@@ -106,7 +109,10 @@ typedef struct spl_stretches {
  * SPL_LANES are addresses of attended rows (the last one repeats). */
 typedef struct spl_tile {
   int64_t n_tokens; /* 1 .. SPL_TILE_TOKENS, at most score_stride */
-  int64_t position; /* of the first token, counted from the query's: <= 0 */
+  int64_t position; /* of the first token */
+  /* [n_heads / row_heads] bit t: the query row attends to token t. NULL: all rows to all tokens.
+   * What a row does not attend to does not touch it, inf and NaN included. */
+  const uint64_t *masks;
   const unsigned char *const *k_rows, *const *v_rows;
   int64_t k_offset, v_offset;
   spl_stretches next_k, next_v;

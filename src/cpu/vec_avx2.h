@@ -116,6 +116,16 @@ SPL_INLINE vf vf_select_lt(vf a, vf b, vf x, vf y) {
   return vf_make(_mm256_blendv_ps(y.lo, x.lo, _mm256_cmp_ps(a.lo, b.lo, _CMP_LT_OQ)),
                  _mm256_blendv_ps(y.hi, x.hi, _mm256_cmp_ps(a.hi, b.hi, _CMP_LT_OQ)));
 }
+/* Lane i where bit i is set, -inf elsewhere. */
+SPL_INLINE vf vf_hide(vf x, uint32_t bits) {
+  const __m256i low = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+  const __m256i high = _mm256_slli_epi32(low, 8), all = _mm256_set1_epi32((int)bits);
+  const __m256 hidden = _mm256_set1_ps(-INFINITY);
+  const __m256i keep_low = _mm256_cmpeq_epi32(_mm256_and_si256(all, low), low);
+  const __m256i keep_high = _mm256_cmpeq_epi32(_mm256_and_si256(all, high), high);
+  return vf_make(_mm256_blendv_ps(hidden, x.lo, _mm256_castsi256_ps(keep_low)),
+                 _mm256_blendv_ps(hidden, x.hi, _mm256_castsi256_ps(keep_high)));
+}
 SPL_INLINE int vf_any_gt(vf a, vf b) {
   return _mm256_movemask_ps(_mm256_or_ps(_mm256_cmp_ps(a.lo, b.lo, _CMP_GT_OQ),
                                          _mm256_cmp_ps(a.hi, b.hi, _CMP_GT_OQ))) != 0;

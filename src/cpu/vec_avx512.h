@@ -147,6 +147,10 @@ SPL_INLINE vf vf_rint(vf x) {
 SPL_INLINE vf vf_select_lt(vf a, vf b, vf x, vf y) {
   return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x);
 }
+/* Lane i where bit i is set, -inf elsewhere. */
+SPL_INLINE vf vf_hide(vf x, uint32_t bits) {
+  return _mm512_mask_blend_ps((__mmask16)bits, _mm512_set1_ps(-INFINITY), x);
+}
 SPL_INLINE int vf_any_gt(vf a, vf b) {
   return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ) != 0;
 }

@@ -8,6 +8,7 @@
 #ifndef SPL_CPU_VEC_COMMON_H
 #define SPL_CPU_VEC_COMMON_H
 
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 

@@ -132,6 +132,17 @@ SPL_INLINE vf vf_select_lt(vf a, vf b, vf x, vf y) {
   VF_PARTS(i) r.part[i] = vbslq_f32(vcltq_f32(a.part[i], b.part[i]), x.part[i], y.part[i]);
   return r;
 }
+/* Lane i where bit i is set, -inf elsewhere. */
+SPL_INLINE vf vf_hide(vf x, uint32_t bits) {
+  static const uint32_t lanes[4] = {1, 2, 4, 8};
+  const uint32x4_t bit = vld1q_u32(lanes);
+  vf r;
+  VF_PARTS(i) {
+    const uint32x4_t keep = vtstq_u32(vdupq_n_u32(bits >> 4 * i), bit);
+    r.part[i] = vbslq_f32(keep, x.part[i], vdupq_n_f32(-INFINITY));
+  }
+  return r;
+}
 SPL_INLINE int vf_any_gt(vf a, vf b) {
   uint32x4_t any = vdupq_n_u32(0);
   VF_PARTS(i) any = vorrq_u32(any, vcgtq_f32(a.part[i], b.part[i]));

@@ -129,6 +129,11 @@ SPL_INLINE vf vf_select_lt(vf a, vf b, vf x, vf y) {
   VF_EACH(i) r.lane[i] = a.lane[i] < b.lane[i] ? x.lane[i] : y.lane[i];
   return r;
 }
+/* Lane i where bit i is set, -inf elsewhere. */
+SPL_INLINE vf vf_hide(vf x, uint32_t bits) {
+  VF_EACH(i) x.lane[i] = bits >> i & 1 ? x.lane[i] : -INFINITY;
+  return x;
+}
 SPL_INLINE int vf_any_gt(vf a, vf b) {
   int any = 0;
   VF_EACH(i) any |= a.lane[i] > b.lane[i];

@@ -93,7 +93,7 @@ static bool make_exact(launch *l) {
   l->exact.max_abs_score = l->exact.lse + rows;
   l->exact.max_abs_v = l->exact.max_abs_score + rows;
   l->exact.max_products = l->exact.max_abs_v + rows;
-  return ref_attention(&b->problem, b->spec.kv_lens, 0, b->spec.n_requests, &b->tensors,
+  return ref_attention(&b->problem, b->spec.kv_lens, NULL, 0, b->spec.n_requests, &b->tensors,
                        &l->exact) == 0;
 }
 

@@ -40,7 +40,9 @@ static void check_ranges(const problem_spec *s) {
   require(s->dv >= 1 && s->dv <= SPLITKV_MAX_HEAD_DIM, "dv is in range");
   require(s->threads >= 1 && s->threads <= SPLITKV_MAX_WORKERS, "threads is in range");
   require((float)s->scale != 0 && s->scale - s->scale == 0, "scale is finite and not 0");
-  require(s->kv_low >= 0 && s->kv_low <= s->kv_high, "lengths are in range");
+  require(s->kv.low >= 0 && s->kv.low <= s->kv.high, "lengths are in range");
+  require(s->q.low >= 0 && s->q.low <= s->q.high, "query rows are in range");
+  require(!s->mla || s->dv <= s->d, "V is inside K");
   int is_fixed = s->split == SPLITKV_SPLIT_FIXED_SIZE || s->split == SPLITKV_SPLIT_FIXED_COUNT;
   require(is_fixed ? s->split_value >= 1 : s->split_value == 0, "split has the value it needs");
 }
@@ -49,12 +51,16 @@ static void check_lengths(const problem_spec *s) {
   if (s->b > 4096) {
     return; /* nothing new, only slower */
   }
-  int64_t *lengths = problem_spec_lengths(s);
-  require(lengths != NULL, "there is memory for a few lengths");
+  int64_t *lengths = problem_spec_lengths(s), *rows = problem_spec_q_rows(s);
+  require(lengths != NULL && rows != NULL, "there is memory for a few lengths");
   for (int64_t r = 0; r < s->b; r++) {
-    int is_in_range = s->kv == KV_LIST || (lengths[r] >= s->kv_low && lengths[r] <= s->kv_high);
+    int is_in_range =
+        s->kv.kind == COUNTS_LIST || (lengths[r] >= s->kv.low && lengths[r] <= s->kv.high);
     require(lengths[r] >= 0 && is_in_range, "each length is in its range");
+    is_in_range = s->q.kind == COUNTS_LIST || (rows[r] >= s->q.low && rows[r] <= s->q.high);
+    require(rows[r] >= 0 && is_in_range, "each number of rows is in its range");
   }
+  free(rows);
   free(lengths);
 }
 

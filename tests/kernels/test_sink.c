@@ -69,13 +69,14 @@ static void check_length(int64_t kv_len) {
   sink s = {0};
   rng r = {(uint64_t)kv_len};
   double out[DIM], lse, max_abs_score, max_abs_v, worst = 0;
-  const ref_result result = {out, &lse, &max_abs_score, &max_abs_v, NULL};
+  const ref_result result = {
+      .out = out, .lse = &lse, .max_abs_score = &max_abs_score, .max_abs_v = &max_abs_v};
   const int tries = (int)(N_TRIES * 64 / (kv_len + 64));
   if (!sink_create(&s, kv_len)) return;
   for (int i = 0; i < tries; ++i) {
     fill(&s, &r, i);
     CHECK(splitkv_run(s.plan, &s.problem, &s.tensors, NULL, 0, NULL, NULL) == SPLITKV_OK);
-    CHECK(ref_attention(&s.problem, &s.kv_len, 0, 1, &s.tensors, &result) == 0);
+    CHECK(ref_attention(&s.problem, &s.kv_len, NULL, 0, 1, &s.tensors, &result) == 0);
     const ref_row_errors errors =
         ref_compare_row(&s.problem, SPLITKV_ARITHMETIC_F32, 0, s.out, &s.lse, &result);
     worst = fmax(worst, errors.worst);

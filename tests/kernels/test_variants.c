@@ -7,32 +7,13 @@
  * have no id, and with `trim` neither is mapped: the builder of every test sees to that. */
 #include "batch.h"
 #include "check.h"
+#include "equal.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static const splitkv_split_policy policies[] = {SPLITKV_SPLIT_AUTO, SPLITKV_SPLIT_FIXED_SIZE,
-                                                SPLITKV_SPLIT_FIXED_COUNT, SPLITKV_SPLIT_NONE};
-
-static void set_policy(test_batch *b, int policy, rng *r) {
-  b->problem.split_policy = policies[policy];
-  b->problem.split_value = policy == 1   ? rng_range(r, 1, 300)
-                           : policy == 2 ? rng_range(r, 1, 9)
-                                         : 0;
-  b->batch.n_workers = rng_range(r, 1, 9);
-}
-
-/* The digests of the sets of the class f32 are one. */
-static bool same_bits(const test_batch *b, uint64_t *digest, int *n_seen) {
-  if (b->arithmetic != SPLITKV_ARITHMETIC_F32) return true;
-  const uint64_t got = test_batch_digest(b);
-  if ((*n_seen)++ == 0) *digest = got;
-  return CHECK_MSG(got == *digest, "%s differs from the other kernel sets",
-                   test_isa_name(b->problem.isa));
-}
 
 static bool one_problem(uint64_t seed, double *worst) {
   const test_ranges ranges = {8, 1500, 300, 4, 64, 12000};
@@ -48,12 +29,12 @@ static bool one_problem(uint64_t seed, double *worst) {
   for (int policy = 0; ok && policy < 4; ++policy) {
     uint64_t digest = 0;
     int n_seen = 0;
-    set_policy(&b, policy, &r);
+    test_set_policy(&b, policy, &r);
     for (int i = 0; ok && i < n_isas; ++i) {
       b.problem.arithmetic = SPLITKV_ARITHMETIC_F32;
       test_batch_use(&b, isas[i]);
       ok = test_batch_run(&b, NULL) && test_batch_compare(&b, worst) &&
-           same_bits(&b, &digest, &n_seen);
+           test_same_bits(&b, &digest, &n_seen);
     }
   }
   if (!ok) test_batch_print(&b);
@@ -62,34 +43,6 @@ static bool one_problem(uint64_t seed, double *worst) {
 }
 
 /* ── what a variant is equal to ─────────────────────────────────────────────────────────────── */
-
-typedef void (*change)(test_spec *spec);
-
-/* Two descriptions give the same bits under every policy and kernel set. */
-static void equal(const test_spec *spec, change first, change second, const char *what) {
-  static test_spec one, other;
-  splitkv_isa isas[TEST_MAX_ISAS];
-  const int n_isas = test_usable_isas(isas);
-  one = other = *spec;
-  first(&one);
-  second(&other);
-  test_batch a, b;
-  test_batch_build(&a, &one);
-  test_batch_build(&b, &other);
-  for (int policy = 0; policy < 4; ++policy)
-    for (int i = 0; i < n_isas; ++i) {
-      rng r = {spec->seed + (uint64_t)policy}, same = r;
-      set_policy(&a, policy, &r);
-      set_policy(&b, policy, &same);
-      test_batch_use(&a, isas[i]);
-      test_batch_use(&b, isas[i]);
-      if (test_batch_run(&a, NULL) && test_batch_run(&b, NULL))
-        CHECK_MSG(test_batch_digest(&a) == test_batch_digest(&b), "%s, policy %d, %s", what, policy,
-                  test_isa_name(isas[i]));
-    }
-  test_batch_destroy(&a);
-  test_batch_destroy(&b);
-}
 
 static double special_value; /* of all sinks, or of all slopes */
 
@@ -149,13 +102,13 @@ static void equalities(uint64_t seed) {
   rng r = {seed};
   test_spec_random(&spec, &r, &ranges);
   test_spec_vary(&spec, &r, (int)(seed % N_VARIANTS));
-  equal(&spec, no_window, wide_window, "a window that holds all");
-  equal(&spec, no_window, widest_window, "the widest window");
-  equal(&spec, as_it_is, cut_off, "a window, and tokens cut off");
+  test_equal(&spec, no_window, wide_window, 0, "a window that holds all");
+  test_equal(&spec, no_window, widest_window, 0, "the widest window");
+  test_equal(&spec, as_it_is, cut_off, 0, "a window, and tokens cut off");
   special_value = -(double)INFINITY;
-  equal(&spec, with_special_sinks, without_sinks, "sinks of -inf");
+  test_equal(&spec, with_special_sinks, without_sinks, 0, "sinks of -inf");
   special_value = 0;
-  equal(&spec, with_special_slopes, without_slopes, "slopes of 0");
+  test_equal(&spec, with_special_slopes, without_slopes, 0, "slopes of 0");
 }
 
 /* A cap far above all scores changes nothing that the bound would see. */
@@ -300,7 +253,7 @@ static void corner_case(const corner *c, int64_t kv_len) {
       spec.problem.dtype_kv = i % 2 ? SPLITKV_F32 : SPLITKV_BF16;
       spec.problem.logit_softcap = c->cap;
       spec.problem.flags = SPLITKV_FLAG_SINKS | (c->slope != 0 ? SPLITKV_FLAG_ALIBI : 0);
-      spec.problem.split_policy = policies[policy];
+      spec.problem.split_policy = (splitkv_split_policy)policy;
       spec.problem.split_value = policy == 1 || policy == 2;
       spec.value = corner_value;
       spec.value_context = c;

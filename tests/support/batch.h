@@ -5,7 +5,7 @@
  * The contents of a request depend on its source number, its token numbers and the seed alone, not
  * on where its pages lie: the same request gives the same rows in any batch, layout and page size.
  * Every element that no token attended to occupies is NaN, every table entry that no request needs
- * names no page: those before a window, too. */
+ * names no page: those before a window, and of tokens that all rows of a request mask, too. */
 #ifndef SPLITKV_TEST_BATCH_H
 #define SPLITKV_TEST_BATCH_H
 
@@ -41,12 +41,19 @@ typedef enum test_stride_kind {
   N_STRIDE_KINDS = 4
 } test_stride_kind;
 
+/* Which bits of the tree mask are set. Those of no token are random. */
+typedef enum test_tree {
+  TREE_RANDOM = 0, /* by row: none, all, few or half of them */
+  TREE_ALL = 1,
+  TREE_CAUSAL = 2 /* those up to the row's own token */
+} test_tree;
+
 struct test_spec;
-/* Element `channel` of the row (tensor 'q', 'k' or 'v') of a source; token is 0 for 'q'. And of
- * 's', the sinks, and 'a', the slopes of ALiBi, where the problem has them: by head alone. Where KV
- * is quantised also of 'x' and 'y', the scales of K and V, and 'm' and 'n', their zero points:
- * channel is the first one that has it, source, head and token are 0 where the scale mode knows
- * none. The codes are those nearest to the elements. */
+/* Element `channel` of the row (tensor 'q', 'k' or 'v') of a source; token is 0 for the last row of
+ * 'q', 1 for the one before and so on. And of 's', the sinks, and 'a', the slopes of ALiBi, where
+ * the problem has them: by head alone. Where KV is quantised also of 'x' and 'y', the scales of K
+ * and V, and 'm' and 'n', their zero points: channel is the first one that has it, source, head and
+ * token are 0 where the scale mode knows none. The codes are those nearest to the elements. */
 typedef double (*test_value)(const struct test_spec *spec, char tensor, int64_t source,
                              int64_t head, int64_t token, int64_t channel);
 
@@ -57,6 +64,12 @@ typedef struct test_spec {
   int64_t sources[TEST_MAX_REQUESTS];      /* whose contents a request has */
   int64_t first_tokens[TEST_MAX_REQUESTS]; /* its token 0 is that token of the source */
   const int64_t *token_order;              /* NULL, or: its token t is token_order[t] */
+  bool has_rows; /* batch.q_offsets is given; else each request has one row */
+  int64_t n_rows[TEST_MAX_REQUESTS];
+  int64_t q_ages[TEST_MAX_REQUESTS]; /* its last row is that many rows before the source's last */
+  splitkv_index_type q_offsets_type;
+  test_tree tree;
+  bool specials; /* NaN and infinities in K and V of tokens that some rows mask and some do not */
   int64_t n_workers;
   uint64_t seed;
   test_table table;
@@ -79,10 +92,11 @@ typedef struct test_batch {
   splitkv_problem problem; /* complete; a test may change policy, isa and flags between runs */
   splitkv_batch batch;
   splitkv_tensors tensors;
-  guard_buffer q, k, v, table, offsets, kv_lens, out, lse, sinks, slopes;
+  guard_buffer q, k, v, table, offsets, kv_lens, q_offsets, out, lse, sinks, slopes, tree;
   guard_buffer k_scales, v_scales, k_zeros, v_zeros;
-  ref_result exact;              /* NULLs until test_batch_compare */
-  splitkv_arithmetic arithmetic; /* class of the kernel set that the last run took */
+  int64_t first_rows[TEST_MAX_REQUESTS + 1]; /* first query row of each request; their number */
+  ref_result exact;                          /* NULLs until test_batch_compare */
+  splitkv_arithmetic arithmetic;             /* class of the kernel set that the last run took */
 } test_batch;
 
 /* f32, NHD, d = dv = 64, page 16, one worker, one request without tokens. */
@@ -113,7 +127,29 @@ void test_spec_vary(test_spec *spec, rng *r, int which);
 /* Quantises KV: one of its dtypes with one of the scale modes for K and V each. */
 void test_spec_quantise(test_spec *spec, rng *r);
 
-/* Tokens of a request of this length before the window. */
+/* Causal, right window, chunk and tree mask, in the same manner; of the first two the first. */
+enum { MASK_CAUSAL = 1, MASK_RIGHT = 2, MASK_CHUNK = 4, MASK_TREE = 8, N_MASKS = 16 };
+void test_spec_mask(test_spec *spec, rng *r, int which);
+
+/* Query rows for each request: none, one, a few, many, and sometimes more than it has tokens;
+ * max_rows at most in all, about. */
+void test_spec_rows(test_spec *spec, rng *r, int64_t max_rows);
+
+/* Query rows of a request and of all of them. */
+int64_t test_rows_of(const test_spec *spec, int64_t r);
+int64_t test_n_rows(const test_spec *spec);
+
+/* How many rows of request r attend to a token of it. */
+int64_t test_attending(const test_spec *spec, int64_t r, int64_t token);
+
+/* Tokens begin .. end-1 of request r are those from the first to the last one that a row attends to
+ * by all rules but the tree mask. Both 0 where there is none. */
+void test_span(const test_spec *spec, int64_t r, int64_t *begin, int64_t *end);
+
+/* Bit `bit` of the tree mask of row i of request r. */
+bool test_tree_bit(const test_spec *spec, int64_t r, int64_t i, int64_t bit);
+
+/* Tokens of a request of this length before the window, where it has one row. */
 int64_t test_tokens_before(const test_spec *spec, int64_t kv_len);
 
 /* Builds tensors, table and outputs. */
@@ -129,7 +165,7 @@ bool test_batch_run(test_batch *b, const splitkv_pool *pool);
  * when a row is out of bounds. *worst (may be NULL) gains the largest error / bound. */
 bool test_batch_compare(test_batch *b, double *worst);
 
-/* Row bytes: out without gaps, then lse. Bytes that one row has; where row `row` begins. */
+/* Bytes that one row of out has; where row `row` = query row * n_heads_q + head begins. */
 size_t test_row_bytes(const test_batch *b);
 const unsigned char *test_out_row(const test_batch *b, int64_t row);
 

@@ -19,9 +19,11 @@ typedef struct cache_strides {
 typedef struct page_map {
   int64_t n_slots;
   int64_t slot_of[TEST_MAX_REQUESTS];
-  int64_t owner[TEST_MAX_REQUESTS];       /* a request of the slot */
-  int64_t slot_tokens[TEST_MAX_REQUESTS]; /* longest length in the slot */
-  int64_t slot_begin[TEST_MAX_REQUESTS];  /* first token that a window reaches */
+  int64_t begin[TEST_MAX_REQUESTS], end[TEST_MAX_REQUESTS]; /* what test_span says */
+  int64_t owner[TEST_MAX_REQUESTS];                         /* a request of the slot */
+  int64_t slot_tokens[TEST_MAX_REQUESTS]; /* one past the last token that a row reaches, */
+  int64_t slot_begin[TEST_MAX_REQUESTS];  /* and the first one; 0 if none */
+  int64_t slot_rows[TEST_MAX_REQUESTS];   /* query rows of all its requests */
   int64_t slot_first[TEST_MAX_REQUESTS];  /* index of its first page in `physical` */
   int64_t n_named, n_pages;
   int64_t *physical; /* [n_pages], a permutation */
@@ -52,14 +54,14 @@ static void map_pages(const test_spec *s, page_map *m) {
   memset(m, 0, sizeof *m);
   for (int64_t r = 0; r < s->n_requests; ++r) {
     const int64_t slot = find_slot(s, m, r);
-    const int64_t before = test_tokens_before(s, s->kv_lens[r]);
-    if (slot == m->n_slots) {
-      m->owner[m->n_slots++] = r;
-      m->slot_begin[slot] = before;
-    }
+    test_span(s, r, &m->begin[r], &m->end[r]);
+    if (slot == m->n_slots) m->owner[m->n_slots++] = r;
     m->slot_of[r] = slot;
-    if (before < m->slot_begin[slot]) m->slot_begin[slot] = before;
-    if (s->kv_lens[r] > m->slot_tokens[slot]) m->slot_tokens[slot] = s->kv_lens[r];
+    m->slot_rows[slot] += test_rows_of(s, r);
+    if (m->end[r] == 0) continue;
+    if (m->slot_tokens[slot] == 0 || m->begin[r] < m->slot_begin[slot])
+      m->slot_begin[slot] = m->begin[r];
+    if (m->end[r] > m->slot_tokens[slot]) m->slot_tokens[slot] = m->end[r];
   }
   for (int64_t i = 0; i < m->n_slots; ++i) {
     m->slot_first[i] = m->n_named;
@@ -151,13 +153,40 @@ static void attended_range(const test_spec *s, const page_map *m, cache_strides 
   if (*first > *end) *first = *end;
 }
 
+/* How many rows of the slot's requests attend to a token. */
+static int64_t slot_attending(const test_spec *s, const page_map *m, int64_t slot, int64_t token) {
+  int64_t n = 0;
+  for (int64_t r = 0; r < s->n_requests; ++r)
+    if (m->slot_of[r] == slot && token < s->kv_lens[r]) n += test_attending(s, r, token);
+  return n;
+}
+
+/* Of a token that only some rows attend to: a NaN or an infinity, in an element or in the scale of
+ * its channels. False where there is none. */
+static bool store_special(const test_spec *s, char of, splitkv_dtype dtype, unsigned char *data,
+                          int64_t row, char tensor, int64_t c, int64_t size, int64_t source,
+                          int64_t head, int64_t token) {
+  const bool is_scale = tensor == 'x' || tensor == 'y';
+  if (!is_scale && (tensor != of || dtype == SPLITKV_INT8 || dtype == SPLITKV_INT4)) return false;
+  double value = 0;
+  for (int64_t i = is_scale ? c * size : c; i < (is_scale ? (c + 1) * size : c + 1); ++i) {
+    if (!test_special_at(s, of, source, head, token, i, &value)) continue;
+    ref_store(dtype, data, row + c, is_scale ? (double)NAN : value);
+    return true;
+  }
+  return false;
+}
+
 /* What stands for K ('k') and V, and for their scales ('x', 'y') and zero points ('m', 'n') where
  * these lie with the tokens: rows of d elements. */
 static void store_row(const test_spec *s, char tensor, splitkv_dtype dtype, unsigned char *data,
-                      int64_t row, int64_t d, int64_t source, int64_t head, int64_t token) {
+                      int64_t row, int64_t d, int64_t source, int64_t head, int64_t token,
+                      bool special) {
   const char of = strchr("kxm", tensor) ? 'k' : 'v';
   const int64_t size = test_group_size(&s->problem, of);
   for (int64_t c = 0; c < d; ++c) {
+    if (special && store_special(s, of, dtype, data, row, tensor, c, size, source, head, token))
+      continue;
     if (tensor == 'x' || tensor == 'y') {
       ref_store(dtype, data, row + c, test_scale_at(s, of, source, head, token, c * size));
     } else if (tensor == 'm' || tensor == 'n') {
@@ -186,12 +215,15 @@ static const void *fill_cache(const test_spec *s, const page_map *m, char tensor
   for (int64_t i = 0; i < m->n_slots; ++i)
     for (int64_t t = m->slot_begin[i]; t < m->slot_tokens[i]; ++t) {
       const int64_t page = m->physical[m->slot_first[i] + t / p->page_size_tokens];
+      const int64_t n_rows = slot_attending(s, m, i, t);
+      if (n_rows == 0) continue;
       const int64_t source = s->sources[m->owner[i]];
       const int64_t token = s->first_tokens[m->owner[i]] + (s->token_order ? s->token_order[t] : t);
       for (int64_t g = 0; g < p->n_heads_kv; ++g) {
         const int64_t row =
             page * at.page + t % p->page_size_tokens * at.token + g * at.head - first;
-        store_row(s, tensor, dtype, buffer->data, row, d, source, g, token);
+        store_row(s, tensor, dtype, buffer->data, row, d, source, g, token,
+                  n_rows < m->slot_rows[i]);
       }
     }
   return (const void *)((uintptr_t)buffer->data - (uintptr_t)bytes_of(dtype, first));
@@ -228,16 +260,18 @@ static void fill_q(test_batch *b) {
   const splitkv_problem *p = &b->problem;
   const int64_t head = p->q_stride_head ? p->q_stride_head : p->head_dim;
   const int64_t request = p->q_stride_request ? p->q_stride_request : p->n_heads_q * head;
+  const int64_t n_rows = b->first_rows[s->n_requests];
   const int64_t count =
-      s->n_requests == 0 ? 0
-                         : (s->n_requests - 1) * request + (p->n_heads_q - 1) * head + p->head_dim;
+      n_rows == 0 ? 0 : (n_rows - 1) * request + (p->n_heads_q - 1) * head + p->head_dim;
   b->q = guard_create((size_t)count * ref_dtype_size(p->dtype_q), s->side, 1);
   fill_nan(p->dtype_q, b->q.data, count);
   for (int64_t r = 0; r < s->n_requests; ++r)
-    for (int64_t h = 0; h < p->n_heads_q; ++h)
-      for (int64_t c = 0; c < p->head_dim; ++c)
-        ref_store(p->dtype_q, b->q.data, r * request + h * head + c,
-                  test_value_at(s, 'q', s->sources[r], h, 0, c));
+    for (int64_t row = b->first_rows[r]; row < b->first_rows[r + 1]; ++row)
+      for (int64_t h = 0; h < p->n_heads_q; ++h)
+        for (int64_t c = 0; c < p->head_dim; ++c)
+          ref_store(p->dtype_q, b->q.data, row * request + h * head + c,
+                    test_value_at(s, 'q', s->sources[r], h,
+                                  s->q_ages[r] + b->first_rows[r + 1] - 1 - row, c));
   b->tensors.q = b->q.data;
 }
 
@@ -260,9 +294,8 @@ static int64_t bad_id(const test_batch *b, int64_t index) {
 /* Entries of row r begin at `first`; there are `width` of them. */
 static void fill_table_row(test_batch *b, const page_map *m, int64_t r, int64_t first,
                            int64_t width) {
-  const int64_t used = pages_of(&b->spec, b->spec.kv_lens[r]);
-  const int64_t before =
-      test_tokens_before(&b->spec, b->spec.kv_lens[r]) / b->problem.page_size_tokens;
+  const int64_t used = pages_of(&b->spec, m->end[r]);
+  const int64_t before = m->begin[r] / b->problem.page_size_tokens;
   for (int64_t i = 0; i < width; ++i)
     store_index(b->problem.table_type, b->table.data, first + i,
                 i >= before && i < used ? m->physical[m->slot_first[m->slot_of[r]] + i]
@@ -317,6 +350,28 @@ static void fill_batch(test_batch *b) {
   b->batch.kv_lens = b->kv_lens.data;
   b->batch.kv_lens_type = s->kv_lens_type;
   b->batch.n_workers = s->n_workers;
+  const int64_t n_offsets = s->has_rows ? s->n_requests + 1 : 0;
+  b->q_offsets =
+      guard_create((size_t)n_offsets * (s->q_offsets_type == SPLITKV_I64 ? 8 : 4), s->side, 1);
+  for (int64_t r = 0; r < n_offsets; ++r)
+    store_index(s->q_offsets_type, b->q_offsets.data, r, b->first_rows[r]);
+  b->batch.q_offsets = s->has_rows ? b->q_offsets.data : NULL;
+  b->batch.q_offsets_type = s->q_offsets_type;
+}
+
+static void fill_tree(test_batch *b) {
+  const int64_t n_words = (b->problem.tree_tokens + 63) / 64;
+  const int64_t n = b->first_rows[b->spec.n_requests] * n_words;
+  b->tree = guard_create((size_t)n * sizeof(uint64_t), b->spec.side, 1);
+  for (int64_t r = 0; r < b->spec.n_requests; ++r)
+    for (int64_t row = b->first_rows[r]; row < b->first_rows[r + 1]; ++row)
+      for (int64_t w = 0; w < n_words; ++w) {
+        uint64_t word = 0;
+        for (int64_t bit = 0; bit < 64; ++bit)
+          word |= (uint64_t)test_tree_bit(&b->spec, r, row - b->first_rows[r], 64 * w + bit) << bit;
+        memcpy(b->tree.data + (size_t)(row * n_words + w) * sizeof word, &word, sizeof word);
+      }
+  b->tensors.tree_mask = n_words > 0 ? (const uint64_t *)(const void *)b->tree.data : NULL;
 }
 
 static void make_outputs(test_batch *b) {
@@ -324,11 +379,11 @@ static void make_outputs(test_batch *b) {
   const splitkv_problem *p = &b->problem;
   const int64_t head = p->out_stride_head ? p->out_stride_head : p->head_dim_v;
   const int64_t request = p->out_stride_request ? p->out_stride_request : p->n_heads_q * head;
-  const int64_t count = s->n_requests == 0 ? 0
-                                           : (s->n_requests - 1) * request +
-                                                 (p->n_heads_q - 1) * head + p->head_dim_v;
+  const int64_t n_rows = b->first_rows[s->n_requests];
+  const int64_t count =
+      n_rows == 0 ? 0 : (n_rows - 1) * request + (p->n_heads_q - 1) * head + p->head_dim_v;
   b->out = guard_create((size_t)count * ref_dtype_size(p->dtype_out), s->side, 1);
-  b->lse = guard_create((size_t)(s->n_requests * p->n_heads_q) * sizeof(float), s->side, 1);
+  b->lse = guard_create((size_t)(n_rows * p->n_heads_q) * sizeof(float), s->side, 1);
   b->tensors.out = b->out.data;
   b->tensors.lse = s->no_lse ? NULL : (float *)(void *)b->lse.data;
 }
@@ -346,6 +401,8 @@ static const float *fill_heads(const test_batch *b, uint32_t flag, char tensor,
 void test_batch_build(test_batch *b, const test_spec *spec) {
   memset(b, 0, sizeof *b);
   b->spec = *spec;
+  for (int64_t r = 0; r < spec->n_requests; ++r)
+    b->first_rows[r + 1] = b->first_rows[r] + test_rows_of(spec, r);
   page_map *m = allocate(sizeof *m);
   map_pages(&b->spec, m);
   b->problem = spec->problem;
@@ -372,6 +429,7 @@ void test_batch_build(test_batch *b, const test_spec *spec) {
   fill_q(b);
   fill_table(b, m);
   fill_batch(b);
+  fill_tree(b);
   make_outputs(b);
   b->tensors.sinks = fill_heads(b, SPLITKV_FLAG_SINKS, 's', &b->sinks);
   b->tensors.alibi_slopes = fill_heads(b, SPLITKV_FLAG_ALIBI, 'a', &b->slopes);
@@ -380,9 +438,10 @@ void test_batch_build(test_batch *b, const test_spec *spec) {
 }
 
 void test_batch_destroy(test_batch *b) {
-  guard_buffer *buffers[] = {&b->q,        &b->k,        &b->v,       &b->table,  &b->offsets,
-                             &b->kv_lens,  &b->out,      &b->lse,     &b->sinks,  &b->slopes,
-                             &b->k_scales, &b->v_scales, &b->k_zeros, &b->v_zeros};
+  guard_buffer *buffers[] = {&b->q,        &b->k,        &b->v,         &b->table,
+                             &b->offsets,  &b->kv_lens,  &b->q_offsets, &b->out,
+                             &b->lse,      &b->sinks,    &b->slopes,    &b->tree,
+                             &b->k_scales, &b->v_scales, &b->k_zeros,   &b->v_zeros};
   for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; ++i)
     guard_destroy(buffers[i]);
   free(b->exact.out);

@@ -31,11 +31,16 @@ const unsigned char *test_out_row(const test_batch *b, int64_t row) {
   return b->out.data + (size_t)element * ref_dtype_size(p->dtype_out);
 }
 
+/* Rows of out: query rows times heads. */
+static int64_t n_results(const test_batch *b) {
+  return b->first_rows[b->spec.n_requests] * b->problem.n_heads_q;
+}
+
 /* Whether the elements between the rows of out still hold the pattern. */
 static bool gaps_are_untouched(const test_batch *b) {
   unsigned char *is_row = calloc(b->out.size_bytes + 1, 1);
   if (!is_row) return false;
-  for (int64_t row = 0; row < b->spec.n_requests * b->problem.n_heads_q; ++row)
+  for (int64_t row = 0; row < n_results(b); ++row)
     memset(is_row + (test_out_row(b, row) - b->out.data), 1, test_row_bytes(b));
   bool ok = true;
   for (size_t i = 0; i < b->out.size_bytes; ++i)
@@ -49,6 +54,17 @@ static void print_lens(const test_spec *s) {
   for (int64_t r = 0; r < s->n_requests && r < 40; ++r)
     fprintf(stderr, " %" PRId64, s->kv_lens[r]);
   fputs(s->n_requests > 40 ? " ...\n" : "\n", stderr);
+}
+
+static void print_rows(const test_spec *s) {
+  const splitkv_problem *p = &s->problem;
+  fprintf(stderr, "  right %" PRId64 " chunk %" PRId64 " tree %" PRId64 " kind %d specials %d\n",
+          p->window_right_tokens, p->chunk_tokens, p->tree_tokens, s->tree, s->specials);
+  if (!s->has_rows) return;
+  fputs("  rows", stderr);
+  for (int64_t r = 0; r < s->n_requests && r < 40; ++r)
+    fprintf(stderr, " %" PRId64, s->n_rows[r]);
+  fputs("\n", stderr);
 }
 
 void test_batch_print(const test_batch *b) {
@@ -79,6 +95,7 @@ void test_batch_print(const test_batch *b) {
           p->dtype_scales);
   fprintf(stderr, "  window %" PRId64 " softcap %a\n", p->window_tokens, (double)p->logit_softcap);
   print_lens(s);
+  print_rows(s);
 }
 
 static bool run_planned(test_batch *b, const splitkv_plan *plan, const splitkv_pool *pool) {
@@ -133,7 +150,7 @@ bool test_batch_run(test_batch *b, const splitkv_pool *pool) {
 }
 
 static bool make_exact(test_batch *b) {
-  const size_t rows = (size_t)(b->spec.n_requests * b->problem.n_heads_q) + 1;
+  const size_t rows = (size_t)n_results(b) + 1;
   b->exact.out = malloc(rows * (size_t)b->problem.head_dim_v * sizeof(double));
   b->exact.lse = malloc(rows * sizeof(double));
   b->exact.max_abs_score = malloc(rows * sizeof(double));
@@ -142,13 +159,13 @@ static bool make_exact(test_batch *b) {
   b->exact.max_reach_v = malloc(rows * sizeof(double));
   return b->exact.out && b->exact.lse && b->exact.max_abs_score && b->exact.max_abs_v &&
          b->exact.max_spread && b->exact.max_reach_v &&
-         ref_attention(&b->problem, b->spec.kv_lens, 0, b->spec.n_requests, &b->tensors,
-                       &b->exact) == 0;
+         ref_attention(&b->problem, b->spec.kv_lens, b->spec.has_rows ? b->first_rows : NULL, 0,
+                       b->spec.n_requests, &b->tensors, &b->exact) == 0;
 }
 
 bool test_batch_compare(test_batch *b, double *worst) {
   if (!b->exact.out && !CHECK(make_exact(b))) return false;
-  for (int64_t row = 0; row < b->spec.n_requests * b->problem.n_heads_q; ++row) {
+  for (int64_t row = 0; row < n_results(b); ++row) {
     const ref_row_errors e =
         ref_compare_row(&b->problem, b->arithmetic, row, b->out.data, b->tensors.lse, &b->exact);
     if (worst && e.worst > *worst) *worst = e.worst;
@@ -174,7 +191,7 @@ static uint64_t fnv(uint64_t digest, const unsigned char *bytes, size_t n) {
 
 uint64_t test_batch_digest(const test_batch *b) {
   uint64_t digest = 0xcbf29ce484222325ULL;
-  for (int64_t row = 0; row < b->spec.n_requests * b->problem.n_heads_q; ++row)
+  for (int64_t row = 0; row < n_results(b); ++row)
     digest = fnv(digest, test_out_row(b, row), test_row_bytes(b));
   return b->tensors.lse ? fnv(digest, b->lse.data, b->lse.size_bytes) : digest;
 }

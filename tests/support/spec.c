@@ -3,6 +3,8 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "batch.h"
 
+#include "mask.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -26,6 +28,8 @@ void test_spec_requests(test_spec *spec, int64_t n_requests, int64_t kv_len) {
     spec->kv_lens[r] = kv_len;
     spec->sources[r] = r;
     spec->first_tokens[r] = 0;
+    spec->n_rows[r] = 1;
+    spec->q_ages[r] = 0;
   }
 }
 
@@ -38,11 +42,93 @@ int64_t test_tokens_before(const test_spec *spec, int64_t kv_len) {
   return window > 0 && window < kv_len ? kv_len - window : 0;
 }
 
-void test_spec_vary(test_spec *spec, rng *r, int which) {
-  splitkv_problem *p = &spec->problem;
+int64_t test_rows_of(const test_spec *spec, int64_t r) {
+  return spec->has_rows ? spec->n_rows[r] : 1;
+}
+
+int64_t test_n_rows(const test_spec *spec) {
+  int64_t n = 0;
+  for (int64_t r = 0; r < spec->n_requests; ++r)
+    n += test_rows_of(spec, r);
+  return n;
+}
+
+int64_t test_attending(const test_spec *spec, int64_t r, int64_t token) {
+  const int64_t n = test_rows_of(spec, r);
+  const int64_t bit = token - (spec->kv_lens[r] - spec->problem.tree_tokens);
+  int64_t count = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const test_row row = {spec->kv_lens[r], n, i, NULL};
+    if (!test_attends(&spec->problem, &row, token)) continue;
+    count += spec->problem.tree_tokens == 0 || bit < 0 || test_tree_bit(spec, r, i, bit);
+  }
+  return count;
+}
+
+static bool is_reached(const test_spec *spec, int64_t r, int64_t token) {
+  const int64_t n = test_rows_of(spec, r);
+  for (int64_t i = 0; i < n; ++i) {
+    const test_row row = {spec->kv_lens[r], n, i, NULL};
+    if (test_attends(&spec->problem, &row, token)) return true;
+  }
+  return false;
+}
+
+void test_span(const test_spec *spec, int64_t r, int64_t *begin, int64_t *end) {
+  *begin = 0;
+  *end = spec->kv_lens[r];
+  while (*end > 0 && !is_reached(spec, r, *end - 1))
+    --*end;
+  while (*begin < *end && !is_reached(spec, r, *begin))
+    ++*begin;
+}
+
+static int64_t longest_of(const test_spec *spec) {
   int64_t longest = 1;
   for (int64_t i = 0; i < spec->n_requests; ++i)
     longest = spec->kv_lens[i] > longest ? spec->kv_lens[i] : longest;
+  return longest;
+}
+
+void test_spec_mask(test_spec *spec, rng *r, int which) {
+  splitkv_problem *p = &spec->problem;
+  const int64_t longest = longest_of(spec);
+  if (which & MASK_CAUSAL)
+    p->flags |= SPLITKV_FLAG_CAUSAL;
+  else if (which & MASK_RIGHT)
+    p->window_right_tokens = rng_one_in(r, 8) ? INT64_MAX : rng_range(r, 1, longest);
+  if (which & MASK_CHUNK)
+    p->chunk_tokens = rng_one_in(r, 8) ? INT64_MAX : rng_range(r, 1, longest + 1);
+  if (which & MASK_TREE) {
+    p->tree_tokens = rng_range(r, 1, rng_one_in(r, 2) ? 80 : longest + 70);
+    spec->tree = TREE_RANDOM;
+  }
+}
+
+void test_spec_rows(test_spec *spec, rng *r, int64_t max_rows) {
+  splitkv_problem *p = &spec->problem;
+  const bool heads_outside =
+      p->out_stride_request > 0 && p->out_stride_head == spec->n_requests * p->out_stride_request;
+  spec->has_rows = true;
+  spec->q_offsets_type = (splitkv_index_type)rng_range(r, 0, 1);
+  const int64_t many = spec->n_requests > 0 ? max_rows / spec->n_requests + 1 : 1;
+  for (int64_t i = 0; i < spec->n_requests; ++i) {
+    const int64_t kind = rng_range(r, 0, 7), few = min64(rng_range(r, 2, 9), many);
+    spec->n_rows[i] = kind == 0   ? 0
+                      : kind < 3  ? 1
+                      : kind == 3 ? min64(spec->kv_lens[i] + rng_range(r, 0, 20), many)
+                      : kind < 6  ? few
+                                  : rng_range(r, 1, many);
+  }
+  if (heads_outside) {
+    const int64_t n = test_n_rows(spec);
+    p->out_stride_head = (n > 0 ? n : 1) * p->out_stride_request;
+  }
+}
+
+void test_spec_vary(test_spec *spec, rng *r, int which) {
+  splitkv_problem *p = &spec->problem;
+  const int64_t longest = longest_of(spec);
   if (which & VARIANT_WINDOW) p->window_tokens = rng_range(r, 1, longest + (longest > 4 ? 0 : 2));
   if (which & VARIANT_SOFTCAP) p->logit_softcap = (float)rng_range(r, 1, 200) / 4;
   if (which & VARIANT_SINKS) p->flags |= SPLITKV_FLAG_SINKS;

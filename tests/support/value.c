@@ -79,3 +79,44 @@ double test_value_at(const test_spec *spec, char tensor, int64_t source, int64_t
     return normal;
   }
 }
+
+bool test_special_at(const test_spec *spec, char tensor, int64_t source, int64_t head,
+                     int64_t token, int64_t channel, double *value) {
+  if (!spec->specials) return false;
+  const uint64_t h = hash_row(spec, '!', source, head, token);
+  const bool in_k = h % 2 == 0 || spec->v_aliases_k;
+  const int64_t width = in_k ? spec->problem.head_dim : spec->problem.head_dim_v;
+  if (h / 2 % 3 != 0 || tensor != (in_k ? 'k' : 'v')) return false;
+  if (channel != (int64_t)((h >> 8) % (uint64_t)width)) return false;
+  /* An infinity behind a weight that ALiBi makes negligible is finite or NaN, as the cuts fall, and
+   * so is one in V whose own score it makes -inf. */
+  const bool is_nan =
+      (h >> 40) % 3 == 0 || spec->v_aliases_k || (spec->problem.flags & SPLITKV_FLAG_ALIBI) != 0;
+  *value = is_nan ? (double)NAN : (h >> 40) % 3 == 1 ? (double)INFINITY : -(double)INFINITY;
+  return true;
+}
+
+/* Of the first kind of mask: by row none, all, few or half of the bits. */
+static uint64_t random_word(uint64_t row, uint64_t word) {
+  const uint64_t bits = rng_mix(row + 1 + word), more = rng_mix(bits + 1);
+  switch (row >> 13 & 3) {
+  case 0:
+    return 0;
+  case 1:
+    return ~(uint64_t)0;
+  case 2:
+    return bits & more & rng_mix(more + 1);
+  default:
+    return bits;
+  }
+}
+
+bool test_tree_bit(const test_spec *spec, int64_t r, int64_t i, int64_t bit) {
+  const int64_t age = spec->q_ages[r] + test_rows_of(spec, r) - 1 - i;
+  const int64_t from_end = spec->problem.tree_tokens - 1 - bit;
+  const uint64_t row = hash_row(spec, 't', spec->sources[r], 0, age);
+  if (from_end < 0 || from_end >= spec->kv_lens[r]) return (rng_mix(row ^ (uint64_t)bit) & 1) != 0;
+  if (spec->tree == TREE_ALL) return true;
+  if (spec->tree == TREE_CAUSAL) return from_end >= age;
+  return (random_word(row, (uint64_t)from_end / 64) >> (from_end % 64) & 1) != 0;
+}

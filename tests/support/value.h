@@ -8,4 +8,9 @@
 double test_value_at(const test_spec *spec, char tensor, int64_t source, int64_t head,
                      int64_t token, int64_t channel);
 
+/* Whether the spec puts NaN or an infinity there instead, in a token that only some rows attend to,
+ * and then which (*value). */
+bool test_special_at(const test_spec *spec, char tensor, int64_t source, int64_t head,
+                     int64_t token, int64_t channel, double *value);
+
 #endif

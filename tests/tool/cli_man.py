@@ -43,9 +43,15 @@ def main():
             failures.check(f"`{option}`" in markdown, f"the page has {command}'s {option}")
     words = sorted(set(re.findall(r"^  ([a-z_]+)=|\b(dtype_[a-z]+)=", pages["plan"] + pages["ascend"], re.M)))
     words = [a or b for a, b in words]
-    failures.check(len(words) >= 17, f"the help of plan explains words: {words}")
+    failures.check(len(words) >= 34, f"the help of plan explains words: {words}")
     for word in words:
         failures.check(f"`{word}=" in markdown, f"the page has the word {word}=")
+    for flag in sorted(set(re.findall(r"^  ([a-z]+) {3,}", pages["plan"], re.M))):
+        failures.check(f"\n| `{flag}` |" in markdown, f"the page has the word {flag}")
+    models = re.findall(r"\b[a-z]+[0-9]*-[a-z0-9.-]+\b", pages["plan"][pages["plan"].index("  model=NAME"):])
+    failures.check(len(models) >= 16, f"the help of plan names models: {models}")
+    for model in models:
+        failures.check(re.search(rf"^\| .*`{re.escape(model)}`.* \|", markdown, re.M), f"the page has the model {model}")
     default = {line.split()[0] for line in (pages["plan"] + pages["ascend"]).splitlines() if re.match(r"  \w+=\w+ ", line)}
     for text in default:
         failures.check(f"`{text}`" in markdown, f"the page has the default {text}")
@@ -53,7 +59,7 @@ def main():
               for command in ("check", "ascend")]
     for suite in re.split(r", | or ", " or ".join(suites)):
         failures.check(f"\n| `{suite}` |" in markdown, f"the page has the suite {suite}")
-    return failures.finish(200)
+    return failures.finish(250)
 
 
 if __name__ == "__main__":

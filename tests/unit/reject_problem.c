@@ -87,7 +87,7 @@ static void refused(const splitkv_problem *p, splitkv_status want, const char *f
   X(table_width, -1, TABLE_WIDTH)                                                                  \
   X(split_value, 1, SPLIT_VALUE)                                                                   \
   X(split_value, -1, SPLIT_VALUE)                                                                  \
-  X(flags, 8u, FLAGS)                                                                              \
+  X(flags, 32u, FLAGS)                                                                             \
   X(flags, 0x80000001u, FLAGS)                                                                     \
   X(q_stride_request, -1, STRIDE)                                                                  \
   X(q_stride_head, -20, STRIDE)                                                                    \
@@ -100,7 +100,12 @@ static void refused(const splitkv_problem *p, splitkv_status want, const char *f
   X(v_stride_token, -1, STRIDE)                                                                    \
   X(v_stride_head, 20, STRIDE)                                                                     \
   X(window_tokens, -1, WINDOW)                                                                     \
-  X(window_tokens, INT64_MIN, WINDOW)
+  X(window_tokens, INT64_MIN, WINDOW)                                                              \
+  X(window_right_tokens, -1, WINDOW)                                                               \
+  X(chunk_tokens, -1, CHUNK)                                                                       \
+  X(chunk_tokens, INT64_MIN, CHUNK)                                                                \
+  X(tree_tokens, -1, TREE)                                                                         \
+  X(tree_tokens, (int64_t)INT32_MAX + 1, TREE)
 
 /* X(field, type, number, status) */
 #define BAD_ENUMS(X)                                                                               \
@@ -127,7 +132,8 @@ static void refused(const splitkv_problem *p, splitkv_status want, const char *f
   X(arithmetic, splitkv_arithmetic, 3, ARITHMETIC)                                                 \
   X(arithmetic, splitkv_arithmetic, -1, ARITHMETIC)                                                \
   X(reserved, uint32_t, 1, RESERVED)                                                               \
-  X(reserved2, uint32_t, 3, RESERVED)
+  X(reserved2, uint32_t, 3, RESERVED)                                                              \
+  X(reserved3, uint32_t, 1, RESERVED)
 
 static void single_fields(void) {
   splitkv_problem p;
@@ -222,6 +228,13 @@ static void combinations(void) {
   p = reject_good_problem();
   p.table_format = SPLITKV_TABLE_CSR;
   refused(&p, SPLITKV_ERROR_TABLE_WIDTH, "problem.table_width", 4);
+
+  p = reject_good_problem();
+  p.flags = SPLITKV_FLAG_CAUSAL;
+  p.window_right_tokens = 2;
+  refused(&p, SPLITKV_ERROR_MASK, "problem.window_right_tokens", 2);
+  p.window_right_tokens = 0;
+  CHECK(splitkv_describe(&p, NULL) == SPLITKV_OK);
 
   p = reject_good_problem();
   p.layout = SPLITKV_LAYOUT_STRIDES;
@@ -463,6 +476,124 @@ static void bad_batch_fields(void) {
   all_refuse(&p, NULL, SPLITKV_ERROR_NULL_POINTER, "batch", 0);
 }
 
+/* Query rows of each request: offsets from 0 on, ascending. */
+static void bad_q_offsets(void) {
+  const splitkv_problem p = reject_good_problem();
+  splitkv_batch b = reject_good_batch();
+  const int64_t not_zero[] = {1, 2, 3}, descending[] = {0, 5, 4}, negative[] = {0, -1, 3};
+  const int64_t many[] = {0, 1, (int64_t)INT32_MAX + 1};
+  const int32_t descending32[] = {0, 2, 1};
+  b.q_offsets_type = SPLITKV_I64;
+  b.q_offsets = not_zero;
+  all_refuse(&p, &b, SPLITKV_ERROR_Q_OFFSETS, "batch.q_offsets[0]", 1);
+  b.q_offsets = descending;
+  all_refuse(&p, &b, SPLITKV_ERROR_Q_OFFSETS, "batch.q_offsets[2]", 4);
+  b.q_offsets = negative;
+  all_refuse(&p, &b, SPLITKV_ERROR_Q_OFFSETS, "batch.q_offsets[1]", -1);
+  b.q_offsets = many;
+  all_refuse(&p, &b, SPLITKV_ERROR_Q_OFFSETS, "batch.q_offsets", many[2]);
+  b.q_offsets = (const char *)(const void *)many + 4;
+  all_refuse(&p, &b, SPLITKV_ERROR_TENSOR_ALIGNMENT, "batch.q_offsets", 4);
+  b.q_offsets_type = SPLITKV_I32;
+  b.q_offsets = descending32;
+  all_refuse(&p, &b, SPLITKV_ERROR_Q_OFFSETS, "batch.q_offsets[2]", 1);
+  b.q_offsets_type = (splitkv_index_type)2;
+  all_refuse(&p, &b, SPLITKV_ERROR_INDEX_TYPE, "batch.q_offsets_type", 2);
+  b = reject_good_batch();
+  b.reserved = 7;
+  all_refuse(&p, &b, SPLITKV_ERROR_RESERVED, "batch.reserved", 7);
+  /* The struct of the first header does not have them. */
+  b.q_offsets = descending32;
+  b.struct_size = offsetof(splitkv_batch, q_offsets);
+  size_t bytes = 0;
+  CHECK(splitkv_plan_size(&p, &b, &bytes, NULL) == SPLITKV_OK);
+  /* Rows of the tree mask have to fit, too. */
+  splitkv_problem tree = reject_good_problem();
+  const int64_t rows[] = {0, 0, INT32_MAX};
+  b = reject_good_batch();
+  b.q_offsets = rows;
+  b.q_offsets_type = SPLITKV_I64;
+  tree.out_stride_request = INT64_MAX / INT32_MAX;
+  all_refuse(&tree, &b, SPLITKV_ERROR_OVERFLOW, "batch.q_offsets", INT32_MAX);
+}
+
+static void bad_prefixes(void) {
+  const splitkv_problem p = reject_good_problem();
+  const struct {
+    splitkv_prefix prefixes[2];
+    int64_t n;
+    const char *field;
+    int64_t value;
+  } cases[] = {
+      {{{-1, 1, 0}}, 1, "batch.prefixes[0]", -1},
+      {{{0, 0, 0}}, 1, "batch.prefixes[0]", 0},
+      {{{0, 3, 0}}, 1, "batch.prefixes[0]", 0},
+      {{{2, 1, 0}}, 1, "batch.prefixes[0]", 2},
+      {{{1, INT64_MAX, 0}}, 1, "batch.prefixes[0]", 1},
+      {{{0, 2, -1}}, 1, "batch.prefixes[0]", -1},
+      {{{0, 2, 4}}, 1, "batch.prefixes[0]", 4}, /* request 1 has 3 tokens */
+      {{{0, 1, 41}}, 1, "batch.prefixes[0]", 41},
+      {{{0, 1, 4}, {0, 2, 1}}, 2, "batch.prefixes[1]", 0},
+      {{{1, 1, 1}, {0, 1, 1}}, 2, "batch.prefixes[1]", 0},
+  };
+  splitkv_batch b = reject_good_batch();
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; ++i) {
+    b.prefixes = cases[i].prefixes;
+    b.n_prefixes = cases[i].n;
+    all_refuse(&p, &b, SPLITKV_ERROR_PREFIX, cases[i].field, cases[i].value);
+  }
+  b.n_prefixes = -1;
+  all_refuse(&p, &b, SPLITKV_ERROR_PREFIX, "batch.n_prefixes", -1);
+  b.n_prefixes = 1;
+  b.prefixes = NULL;
+  all_refuse(&p, &b, SPLITKV_ERROR_NULL_POINTER, "batch.prefixes", 0);
+  b.prefixes = (const splitkv_prefix *)(const void *)((const char *)(const void *)cases + 1);
+  all_refuse(&p, &b, SPLITKV_ERROR_TENSOR_ALIGNMENT, "batch.prefixes", 1);
+}
+
+/* What looks for prefixes refuses what plans and runs do. */
+static void bad_searches(void) {
+  splitkv_problem p = reject_good_problem();
+  splitkv_batch b = reject_good_batch();
+  static const int32_t table[8] = {0}, offsets[] = {0, 3, 2};
+  splitkv_tensors t;
+  splitkv_tensors_init(&t);
+  splitkv_prefix found[2];
+  int64_t n = 77;
+#define REFUSED(want, field, value)                                                                \
+  error = reject_error();                                                                          \
+  REJECT(splitkv_find_prefixes(&p, &b, &t, 1, found, 2, &n, &error), &error, want, field, value);
+  splitkv_error error;
+  REFUSED(SPLITKV_ERROR_NULL_POINTER, "tensors.block_table", 0)
+  t.block_table = table;
+  p.table_format = SPLITKV_TABLE_CSR;
+  p.table_width = 0;
+  t.table_entries = 8;
+  REFUSED(SPLITKV_ERROR_NULL_POINTER, "tensors.table_offsets", 0)
+  t.table_offsets = offsets;
+  REFUSED(SPLITKV_ERROR_TABLE_OFFSETS, "tensors.table_offsets", 2)
+  const int32_t short_row[] = {0, 2, 3};
+  t.table_offsets = short_row;
+  REFUSED(SPLITKV_ERROR_TABLE_SHORT, "tensors.table_offsets", 2) /* 40 tokens need 3 pages */
+  p = reject_good_problem();
+  const int64_t negative[] = {1, -5}, many[] = {65, 1};
+  b.kv_lens = negative;
+  REFUSED(SPLITKV_ERROR_KV_LEN, "batch.kv_lens[1]", -5)
+  b.kv_lens = many;
+  REFUSED(SPLITKV_ERROR_KV_LEN_TABLE, "batch.kv_lens[0]", 65)
+#undef REFUSED
+  b = reject_good_batch();
+  error = reject_error();
+  REJECT(splitkv_find_prefixes(&p, &b, &t, 1, NULL, 1, &n, &error), &error,
+         SPLITKV_ERROR_NULL_POINTER, "prefixes", 0);
+  CHECK(n == 77);
+  error = reject_error();
+  REJECT(splitkv_find_prefixes(&p, &b, &t, 1, found, 1, NULL, &error), &error,
+         SPLITKV_ERROR_NULL_POINTER, "n_prefixes", 0);
+  /* All pages of both are page 0; request 1 has none that is whole. */
+  CHECK(splitkv_find_prefixes(&p, &b, &t, 1, found, 1, &n, NULL) == SPLITKV_OK && n == 0);
+}
+
 /* Row strides that only the number of requests makes impossible. */
 static void bad_row_strides(void) {
   const splitkv_batch b = reject_good_batch();
@@ -525,6 +656,9 @@ void reject_batches(void) {
   bad_lengths();
   overflowing_lengths();
   bad_batch_fields();
+  bad_q_offsets();
+  bad_prefixes();
+  bad_searches();
   bad_row_strides();
   bad_storage();
 }

@@ -167,6 +167,46 @@ static void heads_numbers(scene *s) {
   splitkv_plan_destroy(plan);
 }
 
+/* A tree mask goes with its tokens, and a plan that shares a prefix with a table that has it. */
+static void trees_and_prefixes(scene *s) {
+  static const uint64_t mask[4] = {0};
+  s->tensors.tree_mask = mask;
+  refused(s, SPLITKV_ERROR_TENSOR_UNUSED, "tensors.tree_mask", 0);
+  splitkv_problem with_tree = s->problem;
+  with_tree.tree_tokens = 5;
+  splitkv_plan *plan = NULL;
+  if (!CHECK(splitkv_plan_create(&with_tree, &s->b.batch, NULL, &plan, NULL) == SPLITKV_OK)) return;
+  for (int step = 0; step < 3; ++step) {
+    s->use_plan = plan;
+    s->problem = with_tree;
+    s->tensors.tree_mask =
+        step == 1   ? (const uint64_t *)(const void *)((const char *)(const void *)mask + 4)
+        : step == 2 ? mask
+                    : NULL;
+    if (step == 0) refused(s, SPLITKV_ERROR_NULL_POINTER, "tensors.tree_mask", 0);
+    if (step == 1) refused(s, SPLITKV_ERROR_TENSOR_ALIGNMENT, "tensors.tree_mask", 4);
+    if (step == 2) accepted(s);
+  }
+  splitkv_plan_destroy(plan);
+
+  const int64_t lens[] = {100, 37, 37};
+  const splitkv_prefix prefix = {0, 3, 30};
+  splitkv_batch batch = s->b.batch;
+  batch.kv_lens = lens;
+  batch.kv_lens_type = SPLITKV_I64;
+  batch.prefixes = &prefix;
+  batch.n_prefixes = 1;
+  if (!CHECK(splitkv_plan_create(&s->problem, &batch, NULL, &plan, NULL) == SPLITKV_OK)) return;
+  const int32_t *table = (const int32_t *)s->tensors.block_table;
+  s->use_plan = plan;
+  s->workspace_bytes = splitkv_plan_workspace_bytes(plan);
+  guard_buffer workspace = guard_create(s->workspace_bytes, GUARD_LEFT, 64);
+  s->use_workspace = workspace.data;
+  refused(s, SPLITKV_ERROR_PREFIX, "tensors.block_table", table[s->problem.table_width]);
+  guard_destroy(&workspace);
+  splitkv_plan_destroy(plan);
+}
+
 static void workspaces(scene *s) {
   const size_t exact = s->workspace_bytes;
   const size_t too_few[] = {exact - 1, exact / 2, 1, 0};
@@ -310,6 +350,7 @@ void reject_runs(void) {
   accepted(&s);
   null_pointers(&s);
   heads_numbers(&s);
+  trees_and_prefixes(&s);
   workspaces(&s);
   structs(&s);
   other_problems(&s);

@@ -16,7 +16,8 @@ enum { MAX_REQUESTS = 12, N_PLANS = 4000 };
 static const splitkv_split_policy policies[] = {SPLITKV_SPLIT_AUTO, SPLITKV_SPLIT_FIXED_SIZE,
                                                 SPLITKV_SPLIT_FIXED_COUNT, SPLITKV_SPLIT_NONE};
 
-static splitkv_plan *random_plan(rng *r, splitkv_problem *problem, int64_t *kv_lens) {
+static splitkv_plan *random_plan(rng *r, splitkv_problem *problem, int64_t *kv_lens,
+                                 int64_t *q_offsets) {
   splitkv_problem_init(problem);
   problem->n_heads_kv = rng_range(r, 1, rng_one_in(r, 3) ? 20 : 4);
   problem->n_heads_q = problem->n_heads_kv * rng_range(r, 1, 40);
@@ -40,11 +41,41 @@ static splitkv_plan *random_plan(rng *r, splitkv_problem *problem, int64_t *kv_l
   for (int64_t i = 0; i < batch.n_requests; ++i) {
     kv_lens[i] = rng_range(r, 0, 1) ? around[rng_range(r, 0, 10)] : rng_range(r, 0, 6400);
   }
+  if (rng_range(r, 0, 1) == 0) { /* query rows: none, one, a few, chunks */
+    if (rng_range(r, 0, 1) == 0) problem->flags |= SPLITKV_FLAG_CAUSAL;
+    static const int64_t most[] = {1, 3, 20, 300};
+    q_offsets[0] = 0;
+    for (int64_t i = 0; i < batch.n_requests; ++i)
+      q_offsets[i + 1] = q_offsets[i] + rng_range(r, 0, most[rng_range(r, 0, 3)]);
+    batch.q_offsets = q_offsets;
+    batch.q_offsets_type = SPLITKV_I64;
+  }
   splitkv_plan *plan = NULL;
   splitkv_error error;
   CHECK_MSG(splitkv_plan_create(problem, &batch, NULL, &plan, &error) == SPLITKV_OK, "%s",
             error.message);
   return plan;
+}
+
+/* A block holds the tokens between the first and the last that some row of it attends to. */
+static int64_t check_block(const splitkv_plan *plan, const spl_block *block) {
+  const splitkv_problem *p = &plan->shape.problem;
+  const int64_t kv_len = plan->kv_lens[block->request],
+                end_row = plan->q_offsets[block->request + 1];
+  int64_t first = kv_len, end = 0;
+  for (int64_t row = block->row; row < block->row + block->n_rows; ++row) {
+    const int64_t position = kv_len - end_row + row;
+    int64_t from = 0, to = kv_len;
+    if (p->window_tokens > 0 && position - p->window_tokens + 1 > from)
+      from = position - p->window_tokens + 1;
+    if ((p->flags & SPLITKV_FLAG_CAUSAL) && position + 1 < to) to = position + 1;
+    if (from >= to) continue;
+    first = from < first ? from : first;
+    end = to > end ? to : end;
+  }
+  if (end == 0) first = 0;
+  CHECK(block->first == first && block->end == end);
+  return end - first;
 }
 
 /* Walks one task; *at is where the line has been covered to. */
@@ -53,15 +84,14 @@ static void check_task(const splitkv_plan *plan, int64_t task, spl_place *at, in
   spl_walk walk = spl_walk_task(plan, task);
   spl_piece piece;
   while (spl_walk_next(&walk, &piece)) {
-    const int64_t kv_len = plan->kv_lens[piece.request], window = plan->shape.problem.window_tokens;
-    const int64_t length = window > 0 && window < kv_len ? window : kv_len;
-    CHECK(spl_attended(plan, piece.request) == length &&
-          spl_passed_over(plan, piece.request) == kv_len - length);
-    CHECK(piece.request == at->request && piece.head == at->head && piece.first == at->token);
+    const spl_block *block = &plan->blocks[piece.block];
+    const int64_t length = check_block(plan, block);
+    CHECK(spl_attended(plan, piece.block) == length);
+    CHECK(piece.block == at->block && piece.head == at->head && piece.first == at->token);
     CHECK(piece.end <= length && (piece.end > piece.first || length == 0));
     const bool whole = piece.first == 0 && piece.end == length;
     CHECK(whole ? piece.slot == -1 : piece.slot == *next_slot);
-    *next_slot += !whole;
+    *next_slot += whole ? 0 : block->n_rows;
     seen->kv_tokens += piece.end - piece.first;
     seen->n_pieces += length > 0;
     at->token = piece.end;
@@ -69,7 +99,7 @@ static void check_task(const splitkv_plan *plan, int64_t task, spl_place *at, in
     at->token = 0;
     if (++at->head < plan->shape.problem.n_heads_kv) continue;
     at->head = 0;
-    at->request++;
+    at->block++;
   }
 }
 
@@ -81,9 +111,9 @@ static void check_bundle(const spl_bundle *b, spl_walk *walk) {
     const spl_piece *piece = &b->pieces[i];
     spl_piece alone;
     CHECK(spl_walk_next(walk, &alone));
-    CHECK(alone.request == piece->request && alone.head == piece->head &&
-          alone.first == piece->first && alone.end == piece->end && alone.slot == piece->slot);
-    CHECK(piece->request == b->pieces[0].request && piece->head == b->pieces[0].head + i);
+    CHECK(alone.block == piece->block && alone.head == piece->head && alone.first == piece->first &&
+          alone.end == piece->end && alone.slot == piece->slot);
+    CHECK(piece->block == b->pieces[0].block && piece->head == b->pieces[0].head + i);
     CHECK((piece->first - b->first) % SPL_TILE_TOKENS == 0 && piece->first >= b->first);
     CHECK(i == 0 || piece->end == piece->first || (piece->first < end && piece->end > first));
     first = piece->first < first ? piece->first : first;
@@ -98,8 +128,10 @@ static void check_scratch(const splitkv_plan *plan, int64_t task, const spl_scra
                           int64_t *rows, int64_t *sums) {
   const spl_task_scratch *t = plan->stack_bytes > 0 ? &plan->stack : &plan->tasks[task].scratch;
   const spl_scratch *has = &t->needs;
-  CHECK(has->n_groups >= needs->n_groups && has->n_groups <= plan->max_bundle);
-  CHECK((needs->folding & ~has->folding) == 0);
+  CHECK(has->n_groups >= needs->n_groups && has->n_groups <= plan->limit.heads);
+  for (int64_t i = 0; i < needs->n_groups; i++) {
+    CHECK(needs->rows[i] <= has->rows[i] && needs->folding_rows[i] <= has->folding_rows[i]);
+  }
   int64_t row_bytes = 0, sum_bytes = 0, needed_rows = 0, needed_sums = 0;
   CHECK(spl_scratch_bytes(&plan->shape, has, &row_bytes, &sum_bytes));
   CHECK(spl_scratch_bytes(&plan->shape, needs, &needed_rows, &needed_sums));
@@ -122,12 +154,13 @@ static int64_t check_bundles(const splitkv_plan *plan, int64_t task, spl_scratch
   spl_bundle b, last = {.n = 0};
   int64_t beside = 0;
   while (spl_bundle_next(&bundles, &b)) {
-    CHECK(b.n >= 1 && b.n <= plan->max_bundle);
+    CHECK(b.n >= 1 && b.n <= plan->limit.heads);
     check_bundle(&b, &walk);
     for (int64_t i = 0; i < b.n; i++)
-      spl_scratch_add(needs, i, b.pieces[i].end - b.pieces[i].first);
+      spl_scratch_add(&plan->shape, needs, i, plan->blocks[b.pieces[i].block].n_rows,
+                      b.pieces[i].end - b.pieces[i].first);
     /* Even sizes: where one bundle follows another in a request without cuts, it is no wider. */
-    if (last.n > 0 && last.pieces[0].request == b.pieces[0].request && last.first == b.first &&
+    if (last.n > 0 && last.pieces[0].block == b.pieces[0].block && last.first == b.first &&
         last.end == b.end) {
       CHECK(b.n <= last.n && b.n + 1 >= last.n);
     }
@@ -148,7 +181,7 @@ static void check_plan(const splitkv_plan *plan) {
   for (int64_t t = 0; t < plan->n_tasks; ++t) {
     splitkv_task_info seen = {.struct_size = sizeof seen}, said = {.struct_size = sizeof said};
     check_task(plan, t, &at, &next_slot, &seen);
-    spl_scratch needs = {0, 0, 0};
+    spl_scratch needs = {0};
     n_beside += check_bundles(plan, t, &needs);
     check_scratch(plan, t, &needs, &rows, &sums);
     n_wide_apart += plan->stack_bytes == 0 && needs.n_groups > 1;
@@ -159,7 +192,7 @@ static void check_plan(const splitkv_plan *plan) {
               (long long)seen.n_pieces);
     n_splits += seen.n_pieces;
   }
-  CHECK(at.request == plan->n_requests && at.head == 0 && at.token == 0);
+  CHECK(at.block == plan->n_blocks && at.head == 0 && at.token == 0);
   CHECK(next_slot == plan->n_slots);
   if (plan->stack_bytes == 0 && plan->n_tasks > 0) {
     CHECK(plan->tasks[0].scratch.sums == rows &&
@@ -168,7 +201,8 @@ static void check_plan(const splitkv_plan *plan) {
   int64_t in_merges = 0;
   for (int64_t m = 0; m < plan->n_merge_runs; ++m) {
     CHECK(plan->merges[m].slot == in_merges && plan->merges[m].n_splits > 1);
-    in_merges += plan->merges[m].n_heads * plan->merges[m].n_splits;
+    in_merges += plan->merges[m].n_heads * plan->merges[m].n_splits *
+                 plan->blocks[plan->merges[m].block].n_rows;
   }
   CHECK(in_merges == plan->n_slots);
   splitkv_plan_info info = {.struct_size = sizeof info};
@@ -208,10 +242,10 @@ static void check_cuts(rng *r) {
     piece++;
   }
   CHECK(piece == spl_n_pieces(&problem, kv_len));
-  CHECK(spl_request_cost(&problem, kv_len, &item));
+  CHECK(spl_block_cost(&problem, kv_len, 1, &item));
   for (int64_t cost = 0; cost < item; cost++) {
     const spl_place cut = spl_cut(&problem, 5, kv_len, cost, 0);
-    const int64_t token = cut.request == 6 ? kv_len : cut.token;
+    const int64_t token = cut.block == 6 ? kv_len : cut.token;
     CHECK_MSG(token == nearest_border(&problem, kv_len, cost), "policy %d:%lld, %lld of %lld: %lld",
               (int)problem.split_policy, (long long)problem.split_value, (long long)cost,
               (long long)kv_len, (long long)token);
@@ -259,11 +293,11 @@ static void check_slack(void) {
     splitkv_plan *plan = plan_of(&problem, 2, kv_lens, 2);
     if (plan == NULL) return;
     const spl_place *cut = &plan->tasks[1].start;
-    const bool is_spared = cut->request == 1 && cut->token == 0;
+    const bool is_spared = cut->block == 1 && cut->token == 0;
     CHECK_MSG(plan->n_tasks == 2 && is_spared == cases[i].is_spared &&
                   plan->n_slots == (is_spared ? 0 : 2),
               "shifted by %lld: cut at request %lld, token %lld, %lld slots",
-              (long long)cases[i].shift, (long long)cut->request, (long long)cut->token,
+              (long long)cases[i].shift, (long long)cut->block, (long long)cut->token,
               (long long)plan->n_slots);
     splitkv_plan_destroy(plan);
   }
@@ -296,7 +330,7 @@ static void check_widths(void) {
     const int64_t kv_len = 1000;
     splitkv_plan *plan = plan_of(&problem, 1, &kv_len, 1);
     if (plan == NULL) return;
-    CHECK(plan->max_bundle == cases[i].width && plan->n_tasks == 1);
+    CHECK(plan->limit.heads == cases[i].width && plan->n_tasks == 1);
     const spl_walk walk = spl_walk_task(plan, 0);
     spl_bundle_walk bundles = spl_bundle_begin(&walk);
     spl_bundle b;
@@ -318,8 +352,8 @@ int main(void) {
     check_cuts(&r);
   for (int i = 0; i < N_PLANS; ++i) {
     splitkv_problem problem;
-    int64_t kv_lens[MAX_REQUESTS];
-    splitkv_plan *plan = random_plan(&r, &problem, kv_lens);
+    int64_t kv_lens[MAX_REQUESTS], q_offsets[MAX_REQUESTS + 1];
+    splitkv_plan *plan = random_plan(&r, &problem, kv_lens, q_offsets);
     if (plan != NULL) check_plan(plan);
     splitkv_plan_destroy(plan);
     if (check_failures() > 0) break;

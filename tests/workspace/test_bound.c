@@ -29,11 +29,34 @@ static void random_problem(splitkv_problem *p, rng *r) {
     p->split_value = rng_one_in(r, 3) ? rng_range(r, 1, 20000) : rng_range(r, 16, 400);
   if (p->split_policy == SPLITKV_SPLIT_FIXED_COUNT) p->split_value = rng_range(r, 1, 40);
   if (rng_one_in(r, 3)) p->window_tokens = rng_range(r, 1, rng_one_in(r, 2) ? 200 : 20000);
+  if (rng_one_in(r, 3)) p->flags |= SPLITKV_FLAG_CAUSAL;
+  if (!(p->flags & SPLITKV_FLAG_CAUSAL) && rng_one_in(r, 3))
+    p->window_right_tokens = rng_range(r, 1, rng_one_in(r, 2) ? 50 : 5000);
+  if (rng_one_in(r, 4)) p->chunk_tokens = rng_range(r, 1, rng_one_in(r, 2) ? 200 : 20000);
+  if (rng_one_in(r, 4)) p->tree_tokens = rng_range(r, 1, 200);
+  if (rng_one_in(r, 2)) { /* the class bf16 where there is one: its Q does not grow evenly */
+    p->dtype_kv = SPLITKV_BF16;
+    p->dtype_q = rng_one_in(r, 2) ? SPLITKV_BF16 : SPLITKV_F32;
+    p->arithmetic = SPLITKV_ARITHMETIC_BF16;
+  }
 }
 
-/* Tokens inside the window. */
+/* Tokens that the one query row of a request reaches: it stands at the last one. */
 static int64_t inside(const splitkv_problem *p, int64_t kv_len) {
-  return p->window_tokens > 0 && p->window_tokens < kv_len ? p->window_tokens : kv_len;
+  const int64_t n = p->window_tokens > 0 && p->window_tokens < kv_len ? p->window_tokens : kv_len;
+  const int64_t in_chunk =
+      p->chunk_tokens > 0 && kv_len > 0 ? (kv_len - 1) % p->chunk_tokens + 1 : kv_len;
+  return in_chunk < n ? in_chunk : n;
+}
+
+/* Query rows of each request; offsets has one number more than requests. */
+static void random_offsets(int64_t *offsets, int64_t n, rng *r) {
+  const int64_t most = rng_one_in(r, 3) ? 400 : 12, kind = rng_range(r, 0, 2);
+  offsets[0] = 0;
+  for (int64_t i = 0; i < n; ++i)
+    offsets[i + 1] = offsets[i] + (kind == 0                       ? rng_range(r, 0, most)
+                                   : kind == 1 && rng_one_in(r, n) ? most
+                                                                   : rng_range(r, 0, 2));
 }
 
 /* Lengths of many kinds: all equal, ragged, one long among short, many empty. */
@@ -50,7 +73,9 @@ static int64_t random_lens(int64_t *lens, rng *r) {
   return n;
 }
 
-static splitkv_limits tight_limits(const int64_t *lens, int64_t n, int64_t n_workers) {
+/* offsets: NULL, or of query rows. */
+static splitkv_limits tight_limits(const int64_t *lens, const int64_t *offsets, int64_t n,
+                                   int64_t n_workers) {
   splitkv_limits limits;
   splitkv_limits_init(&limits);
   limits.max_requests = n;
@@ -58,6 +83,9 @@ static splitkv_limits tight_limits(const int64_t *lens, int64_t n, int64_t n_wor
   for (int64_t i = 0; i < n; ++i) {
     limits.max_kv_tokens_total += lens[i];
     if (lens[i] > limits.max_kv_tokens_per_request) limits.max_kv_tokens_per_request = lens[i];
+    const int64_t rows = offsets != NULL ? offsets[i + 1] - offsets[i] : 0;
+    limits.max_q_rows_total += rows;
+    if (rows > limits.max_q_rows_per_request) limits.max_q_rows_per_request = rows;
   }
   return limits;
 }
@@ -68,12 +96,14 @@ static splitkv_limits widened(splitkv_limits limits, rng *r) {
   for (int i = 0; i < 3; ++i)
     if (rng_one_in(r, 2)) *fields[i] += rng_range(r, 0, rng_one_in(r, 3) ? 1000000 : 40);
   if (rng_one_in(r, 2) && limits.max_workers < 60000) limits.max_workers += rng_range(r, 0, 100);
+  int64_t *const rows[] = {&limits.max_q_rows_total, &limits.max_q_rows_per_request};
+  for (int i = 0; i < 2; ++i) /* 0 is no small number here */
+    if (*rows[i] > 0 && rng_one_in(r, 2)) *rows[i] += rng_range(r, 0, rng_one_in(r, 3) ? 5000 : 9);
   return limits;
 }
 
 static void check_policy(const splitkv_problem *p, const int64_t *lens, int64_t n,
                          int64_t n_workers, const splitkv_plan_info *info) {
-  const int64_t group = p->n_heads_q / p->n_heads_kv;
   int64_t pieces = 0;
   for (int64_t i = 0; i < n; ++i) {
     const int64_t length = inside(p, lens[i]);
@@ -90,8 +120,12 @@ static void check_policy(const splitkv_problem *p, const int64_t *lens, int64_t 
   else
     CHECK_MSG(info->n_splits == pieces * p->n_heads_kv, "%" PRId64 " splits, %" PRId64 " wanted",
               info->n_splits, pieces * p->n_heads_kv);
-  if (p->split_policy == SPLITKV_SPLIT_NONE) CHECK(info->n_slots == 0 && info->n_merges == 0);
   if (p->split_policy == SPLITKV_SPLIT_FIXED_SIZE) CHECK(info->n_slots <= pieces * p->n_heads_kv);
+}
+
+static void check_slots(const splitkv_problem *p, const splitkv_plan_info *info) {
+  const int64_t group = p->n_heads_q / p->n_heads_kv;
+  if (p->split_policy == SPLITKV_SPLIT_NONE) CHECK(info->n_slots == 0 && info->n_merges == 0);
   const size_t slots = (size_t)info->n_slots * (size_t)(group * (p->head_dim_v + 2)) * 4;
   CHECK(info->workspace_bytes >= slots);
   if (info->stack_bytes > 0) /* scratch lies on the stack: slots and one alignment gap at most */
@@ -123,7 +157,7 @@ static void check_tasks(const splitkv_plan *plan, const splitkv_problem *p, cons
 }
 
 static void one_batch(uint64_t seed) {
-  static int64_t lens[MAX_REQUESTS];
+  static int64_t lens[MAX_REQUESTS], offsets[MAX_REQUESTS + 1];
   rng r = {seed};
   splitkv_problem p;
   random_problem(&p, &r);
@@ -134,6 +168,11 @@ static void one_batch(uint64_t seed) {
   batch.kv_lens = lens;
   batch.kv_lens_type = SPLITKV_I64;
   batch.n_workers = rng_range(&r, 1, rng_one_in(&r, 8) ? 2000 : 40);
+  if (rng_one_in(&r, 2)) {
+    random_offsets(offsets, n, &r);
+    batch.q_offsets = offsets;
+    batch.q_offsets_type = SPLITKV_I64;
+  }
   splitkv_plan *plan = NULL;
   splitkv_error error;
   memset(&error, 0, sizeof error);
@@ -146,9 +185,12 @@ static void one_batch(uint64_t seed) {
   size_t plan_bytes = 0;
   CHECK(splitkv_plan_size(&p, &batch, &plan_bytes, NULL) == SPLITKV_OK);
   CHECK(plan_bytes == info.plan_bytes);
-  const splitkv_limits tight = tight_limits(lens, n, batch.n_workers);
-  check_policy(&p, lens, n, batch.n_workers, &info);
-  check_tasks(plan, &p, lens, &tight, &info);
+  const splitkv_limits tight = tight_limits(lens, batch.q_offsets, n, batch.n_workers);
+  if (batch.q_offsets == NULL) {
+    check_policy(&p, lens, n, batch.n_workers, &info);
+    check_tasks(plan, &p, lens, &tight, &info);
+  }
+  check_slots(&p, &info);
   splitkv_sizes last = {0, 0};
   last.plan_bytes = info.plan_bytes;
   last.workspace_bytes = info.workspace_bytes;
@@ -272,7 +314,7 @@ static void windowed_case(void) {
       if (!CHECK(splitkv_plan_create(&p, &batch, NULL, &plan, NULL) == SPLITKV_OK)) return;
       bytes[windowed] = splitkv_plan_workspace_bytes(plan);
       splitkv_plan_destroy(plan);
-      const splitkv_limits limits = tight_limits(lens, 64, batch.n_workers);
+      const splitkv_limits limits = tight_limits(lens, NULL, 64, batch.n_workers);
       splitkv_sizes sizes;
       CHECK(splitkv_get_sizes(&p, &limits, &sizes, NULL) == SPLITKV_OK);
       bound[windowed] = sizes.workspace_bytes;

@@ -15,7 +15,7 @@
 
 enum { PATTERN_A = 0x5a, PATTERN_B = 0xc3, MAX_REGIONS = 16 };
 
-static int64_t n_with_workspace, n_with_scratch;
+static int64_t n_with_workspace, n_with_scratch, n_rows_with_scratch;
 
 /* Runs over a workspace filled with `pattern`. */
 static bool run_over(test_batch *b, const splitkv_plan *plan, guard_buffer *workspace,
@@ -144,7 +144,12 @@ static bool one_plan(uint64_t seed) {
     test_spec_random(&spec, &r, seed % 5 == 0 ? &wide : &small);
   }
   if (seed % 3 == 0) test_spec_vary(&spec, &r, (int)(seed / 3 % N_VARIANTS));
-  if (seed % 4 == 1) test_spec_quantise(&spec, &r);
+  const bool has_rows = seed % 4 == 1 || seed % 4 == 2 || seed % 16 == 0;
+  if (has_rows) {
+    test_spec_rows(&spec, &r, seed % 5 == 2 ? 150 : 25);
+    test_spec_mask(&spec, &r, (int)(seed / 4 % N_MASKS));
+  }
+  if (seed % 5 == 1) test_spec_quantise(&spec, &r);
   test_batch b;
   test_batch_build(&b, &spec);
   splitkv_isa isas[TEST_MAX_ISAS];
@@ -155,7 +160,9 @@ static bool one_plan(uint64_t seed) {
   memset(&error, 0, sizeof error);
   bool ok = CHECK_MSG(splitkv_plan_create(&b.problem, &b.batch, NULL, &plan, &error) == SPLITKV_OK,
                       "%s", error.message);
+  const int64_t n_before = n_with_scratch;
   ok = ok && check_plan(&b, plan);
+  if (has_rows) n_rows_with_scratch += n_with_scratch - n_before;
   if (!ok) test_batch_print(&b);
   splitkv_plan_destroy(plan);
   test_batch_destroy(&b);
@@ -168,8 +175,10 @@ int main(int argc, char **argv) {
   for (int64_t i = 0; i < n && check_failures() < 5; ++i)
     if (!one_plan(first + (uint64_t)i))
       fprintf(stderr, "  repeat with: test_exact 1 %" PRIu64 "\n", first + (uint64_t)i);
-  printf("%" PRId64 " plans needed a workspace, %" PRId64 " of them scratch in it\n",
-         n_with_workspace, n_with_scratch);
-  if (n >= 800) CHECK(n_with_workspace > n / 5 && n_with_scratch > n / 20);
+  printf("%" PRId64 " plans needed a workspace, %" PRId64 " of them scratch in it, %" PRId64
+         " of these for several query rows\n",
+         n_with_workspace, n_with_scratch, n_rows_with_scratch);
+  if (n >= 800)
+    CHECK(n_with_workspace > n / 5 && n_with_scratch > n / 20 && n_rows_with_scratch > n / 40);
   return check_report("exact workspace");
 }

@@ -56,8 +56,17 @@ static const struct {
   const char *name;
   size_t size_bytes;
 } dtypes[] = {
-    [ARRAY_F32] = {"float32", 4}, [ARRAY_F16] = {"float16", 2}, [ARRAY_BF16] = {"bfloat16", 2},
-    [ARRAY_U16] = {"uint16", 2},  [ARRAY_I32] = {"int32", 4},   [ARRAY_I64] = {"int64", 8},
+    [ARRAY_F32] = {"float32", 4},
+    [ARRAY_F16] = {"float16", 2},
+    [ARRAY_BF16] = {"bfloat16", 2},
+    [ARRAY_U16] = {"uint16", 2},
+    [ARRAY_I32] = {"int32", 4},
+    [ARRAY_I64] = {"int64", 8},
+    [ARRAY_I8] = {"int8", 1},
+    [ARRAY_U8] = {"uint8", 1},
+    [ARRAY_BOOL] = {"bool", 1},
+    [ARRAY_F8_E4M3] = {"float8_e4m3", 1},
+    [ARRAY_F8_E5M2] = {"float8_e5m2", 1},
 };
 
 size_t array_dtype_size(array_dtype dtype) {

@@ -39,7 +39,12 @@ typedef enum array_dtype {
   ARRAY_BF16,
   ARRAY_U16, /* 16 bits that mean what the user says: NumPy has no bfloat16 */
   ARRAY_I32,
-  ARRAY_I64
+  ARRAY_I64,
+  ARRAY_I8,
+  ARRAY_U8, /* 8 bits that mean what the user says: NumPy has no FP8 and no INT4 */
+  ARRAY_BOOL,
+  ARRAY_F8_E4M3,
+  ARRAY_F8_E5M2
 } array_dtype;
 
 /* An array in C order. data points into the bytes it was read from, or at `copy`. */

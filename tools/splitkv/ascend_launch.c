@@ -70,8 +70,9 @@ int ascend_launch_case(ascend_launch *l, const tool_case *c) {
   const struct {
     splitkv_ascend_buffer buffer;
     const zoned *tensor;
-  } tensors[] = {
-      {SPLITKV_ASCEND_K, &c->k}, {SPLITKV_ASCEND_V, &c->v}, {SPLITKV_ASCEND_OUT, &c->out}};
+  } tensors[] = {{SPLITKV_ASCEND_K, &c->kv[KV_K]},
+                 {SPLITKV_ASCEND_V, &c->kv[KV_V]},
+                 {SPLITKV_ASCEND_OUT, &c->out}};
   for (size_t i = 0; i < sizeof tensors / sizeof tensors[0]; i++) {
     ascend_launch_tensor(l, tensors[i].buffer, tensors[i].tensor->data,
                          tensors[i].tensor->size_bytes);

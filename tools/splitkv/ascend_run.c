@@ -77,8 +77,8 @@ static int parse_options(run_job *job, int argc, char **argv) {
                            {"--threads", OPTION_WORD, &job->spec}};
   size_t n = 12;
   for (int role = 0; role < RUN_N_ROLES; role++) {
-    if (role == RUN_OFFSETS || role == RUN_SINKS || role == RUN_ALIBI) {
-      continue; /* the kernel reads dense tables, and has no variants */
+    if (role > RUN_KV_LENS) {
+      continue; /* the kernel reads dense tables of floats, and has no variants */
     }
     rules[n++] =
         (option_rule){run_role_option((run_role)role), OPTION_TEXT, &options->sources.paths[role]};
@@ -87,6 +87,7 @@ static int parse_options(run_job *job, int argc, char **argv) {
   }
   int status = options_parse(argc, argv, rules, n, NULL);
   options->sources.is_bf16 = options->is_bf16 != 0;
+  options->sources.takes_floats = true;
   return status ? status : check_options(options);
 }
 

@@ -6,8 +6,7 @@
 #include "roof.h"
 #include "tool.h"
 
-#include "ref.h"
-
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,26 +24,34 @@ enum {
 #define MAX_SPREAD 0.25
 #define MIN_CPU_SHARE 0.9
 
-/* ── copies of K and V ──────────────────────────────────────────────────────────────────────── */
+/* ── copies of the cache ─────────────────────────────────────────────────────────────────────── */
+
+typedef struct kv_copy {
+  void *parts[N_KV_PARTS];
+} kv_copy;
 
 typedef struct kv_copies {
-  void **k, **v; /* [n]; entry 0 is the case's own */
+  kv_copy *copies; /* [n]; entry 0 is the case's own */
   int64_t n, next;
-  size_t k_bytes, v_bytes; /* what a run reads of each */
+  size_t read_bytes[N_KV_PARTS]; /* what a run reads of each part */
 } kv_copies;
+static_assert((int)N_KV_PARTS == (int)ROOF_PIECES, "the roof reads all parts of a cache");
 
 static void free_copies(kv_copies *copies) {
   for (int64_t i = 1; i < copies->n; i++) {
-    free(copies->k[i]);
-    free(copies->v[i]);
+    for (int part = 0; part < N_KV_PARTS; part++) {
+      free(copies->copies[i].parts[part]);
+    }
   }
-  free(copies->k);
-  free(copies->v);
+  free(copies->copies);
   *copies = (kv_copies){0};
 }
 
 static int64_t copies_wanted(const tool_case *c, int is_warm) {
-  size_t size = c->k.size_bytes + c->v.size_bytes;
+  size_t size = 0;
+  for (int part = 0; part < N_KV_PARTS; part++) {
+    size += c->kv[part].size_bytes;
+  }
   size_t total = machine_cold_bytes();
   if (is_warm || size == 0 || size >= total) {
     return 1;
@@ -76,35 +83,41 @@ static void *copy_of(const zoned *source, const splitkv_pool *pool) {
 static int make_copies(kv_copies *copies, const tool_case *c, const splitkv_pool *pool,
                        int is_warm) {
   int64_t n = copies_wanted(c, is_warm);
-  const splitkv_problem *p = &c->problem;
-  size_t rows = (size_t)(c->n_unique_tokens * p->n_heads_kv);
-  size_t element_bytes = ref_dtype_size(p->dtype_kv);
-  *copies = (kv_copies){.k_bytes = rows * (size_t)p->head_dim * element_bytes,
-                        .v_bytes = rows * (size_t)p->head_dim_v * element_bytes};
-  copies->k = calloc((size_t)n, sizeof *copies->k);
-  copies->v = calloc((size_t)n, sizeof *copies->v);
-  if (!copies->k || !copies->v) {
+  *copies = (kv_copies){.copies = calloc((size_t)n, sizeof *copies->copies)};
+  if (!copies->copies) {
     return -1;
   }
-  copies->k[0] = c->k.data;
-  copies->v[0] = c->v.data;
+  for (int part = 0; part < N_KV_PARTS; part++) {
+    copies->read_bytes[part] = case_read_bytes(c, (kv_part)part);
+    copies->copies[0].parts[part] = c->kv[part].data;
+  }
   for (copies->n = 1; copies->n < n; copies->n++) {
-    int64_t i = copies->n;
-    copies->k[i] = copy_of(&c->k, pool);
-    copies->v[i] = copy_of(&c->v, pool);
-    if (!copies->k[i] || !copies->v[i]) {
-      copies->n++;
-      return -1;
+    for (int part = 0; part < N_KV_PARTS; part++) {
+      void **copy = &copies->copies[copies->n].parts[part];
+      *copy = copy_of(&c->kv[part], pool);
+      if (!*copy) {
+        copies->n++;
+        return -1;
+      }
     }
   }
   return 0;
 }
 
-static roof_memory next_copy(kv_copies *copies) {
+static const kv_copy *next_copy(kv_copies *copies) {
   int64_t i = copies->next;
   copies->next = (i + 1) % copies->n;
-  return (roof_memory){.data = {copies->k[i], copies->v[i]},
-                       .size_bytes = {copies->k_bytes, copies->v_bytes}};
+  return &copies->copies[i];
+}
+
+static roof_memory next_memory(kv_copies *copies) {
+  roof_memory memory;
+  const kv_copy *copy = next_copy(copies);
+  for (int part = 0; part < N_KV_PARTS; part++) {
+    memory.data[part] = copy->parts[part];
+    memory.size_bytes[part] = copies->read_bytes[part];
+  }
+  return memory;
 }
 
 /* ── samples ────────────────────────────────────────────────────────────────────────────────── */
@@ -177,9 +190,7 @@ static void compare_outputs(measurement *m) {
 /* Returns 0, or -1 when the run failed. */
 static int time_run(measurement *m, int is_counted) {
   tool_case *c = m->c;
-  roof_memory kv = next_copy(&m->copies);
-  c->tensors.k = kv.data[0];
-  c->tensors.v = kv.data[1];
+  case_use_kv(c, next_copy(&m->copies)->parts);
   memset(c->out.data, 0xff, c->out.size_bytes);
   memset(c->lse.data, 0xff, c->lse.size_bytes);
   splitkv_error error = {0};
@@ -248,9 +259,9 @@ static int measure_round(measurement *m) {
   if (m->n_peers > 0) {
     settle(m);
   }
-  roof_memory memory = next_copy(&m->copies);
+  roof_memory memory = next_memory(&m->copies);
   m->read_plain.value[m->read_plain.n++] = roof_read(&m->machine, &memory, 0);
-  memory = next_copy(&m->copies);
+  memory = next_memory(&m->copies);
   m->read_ahead.value[m->read_ahead.n++] = roof_read(&m->machine, &memory, PREFETCH_BYTES);
   m->multiply.value[m->multiply.n++] = roof_multiply_adds(&m->machine, m->multiply_adds);
   int failed = m->n_peers > 0 ? wake(m) : 0;
@@ -339,7 +350,7 @@ static void summarize(measurement *m, bench_result *result) {
   result->spread =
       result->time > 0 ? (percentile(run, 0.9) - percentile(run, 0.1)) / result->time : 0;
   double plain = median(&m->read_plain), ahead = median(&m->read_ahead);
-  double read_bytes = (double)(m->copies.k_bytes + m->copies.v_bytes);
+  double read_bytes = case_kv_bytes(m->c);
   result->memory_roof = read_bytes > 0 ? (plain < ahead ? plain : ahead) : 0;
   result->read_rate = result->memory_roof > 0 ? read_bytes / result->memory_roof : 0;
   result->multiply_rate = median(&m->multiply);
@@ -415,8 +426,7 @@ int bench_measure(tool_case *c, const char *name, const splitkv_pool *pool,
         .pool = pool, .n_threads = c->spec->threads, .isa = roof_isa(c->info.kernel_set)};
     m->multiply_adds = calibrate_multiply_adds(&m->machine);
     measure_attempts(m, settings->seconds, result);
-    c->tensors.k = c->k.data;
-    c->tensors.v = c->v.data;
+    case_use_own_kv(c);
   }
   if (m) {
     free_copies(&m->copies);

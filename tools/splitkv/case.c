@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "case.h"
 
+#include "codes.h"
 #include "data.h"
 #include "machine.h"
+#include "rows.h"
 #include "tool.h"
 
 #include "ref.h"
@@ -56,10 +58,11 @@ static int64_t pages_of(int64_t kv_len, int64_t page) {
   return kv_len / page + (kv_len % page > 0);
 }
 
-/* First token that request r attends to. */
-static int64_t first_token(const tool_case *c, int64_t r) {
-  int64_t window = c->spec->window;
-  return window > 0 && window < c->kv_lens[r] ? c->kv_lens[r] - window : 0;
+/* Pages of request r that hold a token which some row attends to: [*first, *end). */
+static void pages_attended(const tool_case *c, int64_t r, int64_t *first, int64_t *end) {
+  token_span span = rows_span_of_request(c, r);
+  *first = span.first / c->spec->page;
+  *end = span.first < span.end ? pages_of(span.end, c->spec->page) : *first;
 }
 
 /* Pages in the cache: what the table needs; with spare ones among them when shuffled; half when
@@ -106,6 +109,26 @@ static int describe_cache(tool_case *c, int64_t widest, const char *name) {
   return TOOL_OK;
 }
 
+/* V is the first channels of K: both have K's strides. */
+static void alias_v(splitkv_problem *p) {
+  int64_t token = p->head_dim, head = p->head_dim;
+  if (p->layout == SPLITKV_LAYOUT_HND) {
+    head *= p->page_size_tokens;
+  } else {
+    token *= p->n_heads_kv;
+  }
+  p->k_stride_page = p->v_stride_page = p->page_size_tokens * p->n_heads_kv * p->head_dim;
+  p->k_stride_token = p->v_stride_token = token;
+  p->k_stride_head = p->v_stride_head = head;
+  p->layout = SPLITKV_LAYOUT_STRIDES;
+}
+
+int64_t case_kv_row(const tool_case *c, int64_t page, int64_t token, int64_t head) {
+  int64_t n_tokens = c->problem.page_size_tokens, n_heads = c->problem.n_heads_kv;
+  return c->spec->layout == SPLITKV_LAYOUT_HND ? (page * n_heads + head) * n_tokens + token
+                                               : (page * n_tokens + token) * n_heads + head;
+}
+
 static int describe(tool_case *c, const char *name) {
   const problem_spec *s = c->spec;
   int64_t widest = 0;
@@ -113,8 +136,9 @@ static int describe(tool_case *c, const char *name) {
     int64_t pages = pages_of(c->kv_lens[r], s->page);
     widest = pages > widest ? pages : widest;
     c->n_table_entries += pages;
-    c->n_table_pages += pages - first_token(c, r) / s->page;
-    c->n_attended += c->kv_lens[r] - first_token(c, r);
+    int64_t first = 0, end = 0;
+    pages_attended(c, r, &first, &end);
+    c->n_table_pages += end - first;
     c->n_tokens += c->kv_lens[r];
     c->max_kv_len = c->kv_lens[r] > c->max_kv_len ? c->kv_lens[r] : c->max_kv_len;
   }
@@ -138,29 +162,52 @@ static int describe(tool_case *c, const char *name) {
   p->scale = (float)s->scale;
   p->window_tokens = s->window;
   p->logit_softcap = (float)s->softcap;
-  p->flags = (s->sinks ? SPLITKV_FLAG_SINKS : 0) | (s->alibi ? SPLITKV_FLAG_ALIBI : 0);
+  p->flags = (s->sinks ? SPLITKV_FLAG_SINKS : 0) | (s->alibi ? SPLITKV_FLAG_ALIBI : 0) |
+             (s->causal ? SPLITKV_FLAG_CAUSAL : 0) | (s->zeros ? SPLITKV_FLAG_ZERO_POINTS : 0);
+  p->window_right_tokens = s->window_right;
+  p->chunk_tokens = s->chunk;
+  p->tree_tokens = s->tree;
+  p->k_scale_mode = (splitkv_scale_mode)s->k_scales;
+  p->v_scale_mode = (splitkv_scale_mode)s->v_scales;
+  p->dtype_scales = (splitkv_dtype)s->scales_dtype;
+  if (s->mla) {
+    alias_v(p);
+  }
   return describe_cache(c, widest, name);
 }
 
+/* The numbers with 32 bits; NULL when memory is short. */
+static int32_t *narrow(const int64_t *numbers, int64_t n) {
+  int32_t *narrowed = calloc((size_t)n + 1, sizeof *narrowed);
+  for (int64_t i = 0; narrowed && i < n; i++) {
+    narrowed[i] = (int32_t)numbers[i];
+  }
+  return narrowed;
+}
+
 static int describe_batch(tool_case *c) {
-  splitkv_batch_init(&c->batch);
-  c->batch.n_requests = c->spec->b;
-  c->batch.n_workers = c->spec->threads;
-  c->batch.kv_lens = c->kv_lens;
-  c->batch.kv_lens_type = SPLITKV_I64;
-  if (c->spec->index != SPLITKV_I32 || c->max_kv_len > INT32_MAX) {
-    return TOOL_OK;
+  int64_t b = c->spec->b;
+  splitkv_batch *batch = &c->batch;
+  splitkv_batch_init(batch);
+  batch->n_requests = b;
+  batch->n_workers = c->spec->threads;
+  batch->kv_lens = c->kv_lens;
+  batch->kv_lens_type = SPLITKV_I64;
+  if (c->spec->index == SPLITKV_I32 && c->max_kv_len <= INT32_MAX) {
+    batch->kv_lens = c->kv_lens32 = narrow(c->kv_lens, b);
+    batch->kv_lens_type = SPLITKV_I32;
   }
-  c->kv_lens32 = calloc((size_t)c->spec->b + 1, sizeof *c->kv_lens32);
-  if (!c->kv_lens32) {
-    return tool_unsupported("out of memory for %lld lengths", (long long)c->spec->b);
+  if (!problem_spec_is_decode(c->spec)) {
+    batch->q_offsets = c->q_offsets;
+    batch->q_offsets_type = SPLITKV_I64;
   }
-  for (int64_t r = 0; r < c->spec->b; r++) {
-    c->kv_lens32[r] = (int32_t)c->kv_lens[r];
+  if (batch->q_offsets && c->spec->index == SPLITKV_I32 && c->n_rows <= INT32_MAX) {
+    batch->q_offsets = c->q_offsets32 = narrow(c->q_offsets, b + 1);
+    batch->q_offsets_type = SPLITKV_I32;
   }
-  c->batch.kv_lens = c->kv_lens32;
-  c->batch.kv_lens_type = SPLITKV_I32;
-  return TOOL_OK;
+  return batch->kv_lens && (batch->q_offsets || problem_spec_is_decode(c->spec))
+             ? TOOL_OK
+             : tool_unsupported("out of memory for %lld lengths", (long long)b);
 }
 
 int case_library_error(const char *name, splitkv_status status, const splitkv_error *error) {
@@ -189,9 +236,16 @@ int case_library_error(const char *name, splitkv_status status, const splitkv_er
              {"batch.n_workers", "threads"},
              {"batch.n_requests", "b"},
              {"batch.kv_lens", "kv"},
+             {"batch.q_offsets", "q"},
+             {"problem.window_right_tokens", "window_right"},
+             {"problem.chunk_tokens", "chunk"},
+             {"problem.tree_tokens", "tree"},
+             {"problem.k_scale_mode", "scales"},
+             {"problem.v_scale_mode", "scales"},
+             {"problem.dtype_scales", "scales_dtype"},
              {"target.n_cores", "cores"},
              {"target.rule", "rule"}};
-  const char *word = "";
+  const char *word = status == SPLITKV_ERROR_ZERO_POINTS ? "zeros" : "";
   for (size_t i = 0; i < sizeof map / sizeof map[0] && !*word; i++) {
     if (strcmp(error->field, map[i].field) == 0) {
       word = map[i].word;
@@ -205,7 +259,7 @@ int case_library_error(const char *name, splitkv_status status, const splitkv_er
 int case_describe(tool_case *c, const problem_spec *spec, const char *name) {
   *c = (tool_case){.spec = spec};
   c->kv_lens = problem_spec_lengths(spec);
-  if (!c->kv_lens) {
+  if (!c->kv_lens || rows_describe(c)) {
     return tool_unsupported("out of memory for %lld lengths", (long long)spec->b);
   }
   int status = describe(c, name);
@@ -233,6 +287,10 @@ int case_plan(tool_case *c, const problem_spec *spec, const char *name) {
   limits.max_kv_tokens_total = c->n_tokens;
   limits.max_kv_tokens_per_request = c->max_kv_len;
   limits.max_workers = spec->threads;
+  if (c->batch.q_offsets) {
+    limits.max_q_rows_total = c->n_rows;
+    limits.max_q_rows_per_request = c->max_q_rows;
+  }
   splitkv_sizes sizes = {0};
   status = splitkv_get_sizes(&c->problem, &limits, &sizes, &error);
   c->bound_bytes = sizes.workspace_bytes;
@@ -258,14 +316,38 @@ static size_t sum(size_t a, size_t b) {
   return a > SIZE_MAX - b ? SIZE_MAX : a + b;
 }
 
-static size_t cache_bytes(const tool_case *c, int64_t channels) {
+/* Rows of channels that a cache holds. */
+static size_t cache_rows(const tool_case *c) {
   const splitkv_problem *p = &c->problem;
-  int64_t n[] = {p->n_pages, p->page_size_tokens, p->n_heads_kv, channels};
-  return product(n, 4, ref_dtype_size(p->dtype_kv));
+  int64_t n[] = {p->n_pages, p->page_size_tokens, p->n_heads_kv};
+  return product(n, 3, 1);
+}
+
+/* Bytes of a part of a cache with so many rows; SIZE_MAX when that is no number. */
+static size_t part_bytes(const tool_case *c, kv_part part, size_t rows) {
+  const splitkv_problem *p = &c->problem;
+  int is_k = part == KV_K || part == KV_K_SCALES || part == KV_K_ZEROS;
+  int64_t channels = is_k ? p->head_dim : p->head_dim_v;
+  if (rows > (size_t)INT64_MAX / SPLITKV_MAX_HEAD_DIM / sizeof(float)) {
+    return SIZE_MAX;
+  }
+  if (part == KV_K || part == KV_V) {
+    return part == KV_V && c->spec->mla ? 0 : codes_bytes(p->dtype_kv, (int64_t)rows * channels);
+  }
+  splitkv_scale_mode mode = is_k ? p->k_scale_mode : p->v_scale_mode;
+  int64_t n = codes_n_scales(c, mode, channels);
+  if (codes_is_per_token(mode)) { /* of as many rows */
+    n = cache_rows(c) > 0 ? n / (int64_t)cache_rows(c) * (int64_t)rows : 0;
+  }
+  size_t element_bytes = part == KV_K_SCALES || part == KV_V_SCALES
+                             ? ref_dtype_size(p->dtype_scales)
+                         : c->spec->zeros ? 1
+                                          : 0;
+  return (size_t)n * element_bytes;
 }
 
 static size_t row_bytes(const tool_case *c, int64_t channels, size_t element_bytes) {
-  int64_t n[] = {c->batch.n_requests, c->problem.n_heads_q, channels};
+  int64_t n[] = {c->n_rows, c->problem.n_heads_q, channels};
   return product(n, 3, element_bytes);
 }
 
@@ -283,25 +365,35 @@ static size_t table_bytes(const tool_case *c) {
 size_t case_memory_bytes(const tool_case *c) {
   const splitkv_problem *p = &c->problem;
   int64_t pages[] = {p->n_pages};
-  size_t parts[] = {cache_bytes(c, p->head_dim),
-                    cache_bytes(c, p->head_dim_v),
-                    row_bytes(c, p->head_dim, ref_dtype_size(p->dtype_q)),
+  size_t parts[] = {row_bytes(c, p->head_dim, ref_dtype_size(p->dtype_q)),
                     row_bytes(c, p->head_dim_v, ref_dtype_size(p->dtype_out)),
                     row_bytes(c, 1, sizeof(float)),
                     table_bytes(c),
+                    rows_tree_bytes(c),
                     product(pages, 1, 3 * sizeof(int64_t)),
                     c->info.workspace_bytes};
   size_t total = 0;
   for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
     total = sum(total, parts[i]);
   }
+  for (int part = 0; part < N_KV_PARTS; part++) {
+    total = sum(total, part_bytes(c, (kv_part)part, cache_rows(c)));
+  }
   return total;
 }
 
+size_t case_read_bytes(const tool_case *c, kv_part part) {
+  return c->n_unique_tokens > 0
+             ? part_bytes(c, part, (size_t)(c->n_unique_tokens * c->problem.n_heads_kv))
+             : 0;
+}
+
 double case_kv_bytes(const tool_case *c) {
-  const splitkv_problem *p = &c->problem;
-  double channels = (double)(p->head_dim + p->head_dim_v) * (double)p->n_heads_kv;
-  return (double)c->n_unique_tokens * channels * (double)ref_dtype_size(p->dtype_kv);
+  double bytes = 0;
+  for (int part = 0; part < N_KV_PARTS; part++) {
+    bytes += (double)case_read_bytes(c, (kv_part)part);
+  }
+  return bytes;
 }
 
 double case_multiply_adds(const tool_case *c) {
@@ -378,16 +470,18 @@ static void fill_table(tool_case *c, page_source *source) {
     if (source->row_pages) {
       source->next = r * source->row_pages;
     }
-    int64_t first = first_token(c, r), n_passed = first / p->page_size_tokens;
-    for (int64_t i = 0; i < n_passed; i++, entry++) {
-      store_index(c, c->block_table, entry, invalid_id(c, entry));
-    }
-    for (int64_t i = n_passed; i < n; i++) {
+    int64_t first_page = 0, end_page = 0, first = rows_span_of_request(c, r).first;
+    pages_attended(c, r, &first_page, &end_page);
+    for (int64_t i = 0; i < n; i++, entry++) {
+      if (i < first_page || i >= end_page) {
+        store_index(c, c->block_table, entry, invalid_id(c, entry));
+        continue;
+      }
       int64_t page = next_page(source);
       int64_t left = c->kv_lens[r] - i * p->page_size_tokens;
       int64_t tokens = left < p->page_size_tokens ? left : p->page_size_tokens;
-      store_index(c, c->block_table, entry++, page);
-      note_page(c, page, i == n_passed ? first % p->page_size_tokens : 0, tokens);
+      store_index(c, c->block_table, entry, page);
+      note_page(c, page, i == first_page ? first % p->page_size_tokens : 0, tokens);
     }
     int64_t end = c->table_offsets ? entry + 1 : (r + 1) * p->table_width;
     while (entry < end) {
@@ -441,14 +535,33 @@ static int build_table(tool_case *c) {
 static int allocate_tensors(tool_case *c) {
   const splitkv_problem *p = &c->problem;
   c->q = zoned_allocate(row_bytes(c, p->head_dim, ref_dtype_size(p->dtype_q)));
-  c->k = zoned_allocate(cache_bytes(c, p->head_dim));
-  c->v = zoned_allocate(cache_bytes(c, p->head_dim_v));
   c->out = zoned_allocate(row_bytes(c, p->head_dim_v, ref_dtype_size(p->dtype_out)));
   c->lse = zoned_allocate(row_bytes(c, 1, sizeof(float)));
   c->workspace = zoned_allocate(c->info.workspace_bytes);
-  return c->q.data && c->k.data && c->v.data && c->out.data && c->lse.data && c->workspace.data
-             ? 0
-             : -1;
+  int failed = !c->q.data || !c->out.data || !c->lse.data || !c->workspace.data;
+  for (int part = 0; part < N_KV_PARTS && !failed; part++) {
+    c->kv[part] = zoned_allocate(part_bytes(c, (kv_part)part, cache_rows(c)));
+    failed = !c->kv[part].data;
+  }
+  return failed ? -1 : 0;
+}
+
+void case_use_kv(tool_case *c, void *const parts[N_KV_PARTS]) {
+  splitkv_tensors *t = &c->tensors;
+  t->k = parts[KV_K];
+  t->v = c->spec->mla ? parts[KV_K] : parts[KV_V];
+  t->k_scales = c->spec->k_scales ? parts[KV_K_SCALES] : NULL;
+  t->v_scales = c->spec->v_scales ? parts[KV_V_SCALES] : NULL;
+  t->k_zeros = c->spec->zeros && t->k_scales ? parts[KV_K_ZEROS] : NULL;
+  t->v_zeros = c->spec->zeros && t->v_scales ? parts[KV_V_ZEROS] : NULL;
+}
+
+void case_use_own_kv(tool_case *c) {
+  void *parts[N_KV_PARTS];
+  for (int part = 0; part < N_KV_PARTS; part++) {
+    parts[part] = c->kv[part].data;
+  }
+  case_use_kv(c, parts);
 }
 
 /* Numbers of the query heads. Returns 0, or -1 when memory is short. */
@@ -487,12 +600,12 @@ int case_build(tool_case *c, const char *name, const splitkv_pool *pool) {
     return fail_memory(c, name);
   }
   splitkv_tensors_init(&c->tensors);
-  if (build_table(c) || allocate_tensors(c) || data_fill(c, pool) || fill_heads(c)) {
+  if (build_table(c) || rows_build(c) || allocate_tensors(c) || data_fill(c, pool) ||
+      fill_heads(c)) {
     return fail_memory(c, name);
   }
   c->tensors.q = c->q.data;
-  c->tensors.k = c->k.data;
-  c->tensors.v = c->v.data;
+  case_use_own_kv(c);
   c->tensors.block_table = c->block_table;
   c->tensors.table_offsets = c->table_offsets;
   c->tensors.out = c->out.data;
@@ -536,12 +649,18 @@ splitkv_status case_run(tool_case *c, const splitkv_pool *pool, splitkv_error *e
 }
 
 void case_free(tool_case *c) {
-  zoned *const buffers[] = {&c->q, &c->k, &c->v, &c->out, &c->lse, &c->workspace};
+  zoned *const buffers[] = {&c->q, &c->out, &c->lse, &c->workspace};
   for (size_t i = 0; i < sizeof buffers / sizeof buffers[0]; i++) {
     zoned_free(buffers[i]);
   }
+  for (int part = 0; part < N_KV_PARTS; part++) {
+    zoned_free(&c->kv[part]);
+  }
   free(c->kv_lens);
   free(c->kv_lens32);
+  free(c->q_offsets);
+  free(c->q_offsets32);
+  free(c->tree_mask);
   free(c->page_begin);
   free(c->page_tokens);
   free(c->sinks);

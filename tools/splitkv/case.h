@@ -18,6 +18,17 @@ typedef struct zoned {
   size_t size_bytes;
 } zoned;
 
+/* The parts of a cache. Scales are there with codes, zero points where the problem has them. */
+typedef enum kv_part {
+  KV_K,
+  KV_V, /* empty with mla */
+  KV_K_SCALES,
+  KV_V_SCALES,
+  KV_K_ZEROS,
+  KV_V_ZEROS,
+  N_KV_PARTS
+} kv_part;
+
 /* Everything is zero before and owned after. */
 typedef struct tool_case {
   const problem_spec *spec; /* the caller's, complete */
@@ -26,10 +37,12 @@ typedef struct tool_case {
   int64_t *kv_lens;   /* [b] */
   int32_t *kv_lens32; /* the same with 32 bits, where index=i32 and they fit; else NULL */
   int64_t n_tokens;   /* sum of kv_lens */
-  int64_t n_attended; /* of these inside the window */
   int64_t max_kv_len;
-  int64_t n_table_pages;   /* pages that the used part of the table names, repeats counted */
-  int64_t n_table_entries; /* the same with the entries before it: pages that windows have passed */
+  int64_t *q_offsets;   /* [b + 1] query rows of request r: q_offsets[r] .. q_offsets[r + 1] - 1 */
+  int32_t *q_offsets32; /* the same with 32 bits, where index=i32 and they fit; else NULL */
+  int64_t n_rows, max_q_rows; /* in all, and of one request */
+  int64_t n_table_pages;      /* pages that the used part of the table names, repeats counted */
+  int64_t n_table_entries;    /* the same with pages of tokens that nobody attends to */
 
   splitkv_plan *plan;
   splitkv_plan_info info;
@@ -39,9 +52,12 @@ typedef struct tool_case {
   int64_t *page_begin;     /* [n_pages] first token of the page that some request attends to, */
   int64_t *page_tokens;    /* [n_pages] and the end of those */
   int64_t n_unique_tokens; /* how many they are in all */
+  int64_t n_attended;      /* sum over the query rows of the tokens that each attends to */
+  uint64_t *tree_mask;     /* [n_rows, tree / 64 rounded up], where the problem has one */
   float *sinks, *slopes;   /* [hq], where the problem has them */
   void *block_table, *table_offsets;
-  zoned q, k, v, out, lse, workspace;
+  zoned q, out, lse, workspace;
+  zoned kv[N_KV_PARTS];
   splitkv_tensors tensors;
 } tool_case;
 
@@ -71,6 +87,9 @@ int case_prepare(tool_case *c, const problem_spec *spec, const char *name,
  * the exit status. */
 int case_library_error(const char *name, splitkv_status status, const splitkv_error *error);
 
+/* Which row of the K and V caches a token of a page and a KV head is. */
+int64_t case_kv_row(const tool_case *c, int64_t page, int64_t token, int64_t head);
+
 /* Bytes that case_build takes; SIZE_MAX when that is no number. */
 size_t case_memory_bytes(const tool_case *c);
 
@@ -81,7 +100,13 @@ const char *case_find_overrun(const tool_case *c);
 
 splitkv_status case_run(tool_case *c, const splitkv_pool *pool, splitkv_error *error);
 
-/* Bytes of K and V that the run has to read at least once, and its multiply-adds. */
+/* Lets the tensors be these parts of a cache: the case's own, or a copy. */
+void case_use_kv(tool_case *c, void *const parts[N_KV_PARTS]);
+void case_use_own_kv(tool_case *c);
+
+/* Bytes of a part of the cache, and of all of them, that the run has to read at least once, and its
+ * multiply-adds. */
+size_t case_read_bytes(const tool_case *c, kv_part part);
 double case_kv_bytes(const tool_case *c);
 double case_multiply_adds(const tool_case *c);
 

@@ -32,20 +32,41 @@ const char cmd_run_help[] =
     "                      its entries offsets[r] to offsets[r+1] - 1 (CSR)\n"
     "  --sinks FILE.npy    [query heads]: logits that join each row's denominator\n"
     "  --alibi FILE.npy    [query heads]: slopes of ALiBi\n"
+    "  --q-offsets FILE.npy  int32 or int64 [requests + 1]: Q is [rows, query heads,\n"
+    "                      d], and request r has its rows offsets[r] to\n"
+    "                      offsets[r+1] - 1, which stand at its newest tokens\n"
+    "  --tree-mask FILE.npy  bool, int8 or uint8 [rows, N]: which of its request's\n"
+    "                      newest N tokens a row attends to\n"
+    "  --k-scales FILE.npy  of K in codes: [1], [KV heads], [KV heads, d], or\n"
+    "                      [pages, page size, KV heads, n] with n 1, d/32 or d/64;\n"
+    "                      float32, float16 or bfloat16\n"
+    "  --v-scales FILE.npy  likewise of V\n"
+    "  --k-zeros FILE.npy  int8, in the shape of the scales: zero points of K\n"
+    "  --v-zeros FILE.npy  likewise of V\n"
     "  --tensors FILE.safetensors   tensors q, k, v, table, kv_lens and, if there are\n"
-    "                      any, offsets, sinks, alibi; a .npy option goes before the\n"
-    "                      tensor\n"
+    "                      any, offsets, sinks, alibi, q_offsets, tree_mask,\n"
+    "                      k_scales, v_scales, k_zeros, v_zeros; a .npy option goes\n"
+    "                      before the tensor\n"
     "  --name-q NAME       the tensor is called NAME; also --name-k, --name-v,\n"
     "                      --name-table, --name-kv-lens, --name-offsets,\n"
-    "                      --name-sinks and --name-alibi\n"
+    "                      --name-sinks, --name-alibi, --name-q-offsets,\n"
+    "                      --name-tree-mask, --name-k-scales, --name-v-scales,\n"
+    "                      --name-k-zeros and --name-v-zeros\n"
     "  --bf16              uint16 .npy arrays hold bfloat16\n"
+    "  --kv-dtype DTYPE    what uint8 arrays of K and V hold: fp8_e4m3, fp8_e5m2 or\n"
+    "                      int4, two to a byte; int8 and what safetensors call\n"
+    "                      F8_E4M3 and F8_E5M2 need no word\n"
+    "  --mla DV            V is the first DV channels of K: without --v\n"
     "\n"
-    "  --out FILE.npy      [requests, query heads, dv]; bfloat16 as uint16\n"
-    "  --lse FILE.npy      float32 [requests, query heads]: log of the sum of exp\n"
+    "  --out FILE.npy      [rows, query heads, dv]; bfloat16 as uint16\n"
+    "  --lse FILE.npy      float32 [rows, query heads]: log of the sum of exp\n"
     "  --out-dtype DTYPE   f32, f16 or bf16; that of Q where left out\n"
     "\n"
     "  --scale X           factor of q.k; 1/sqrt(d) where left out and dv is d\n"
-    "  --window N          each request attends to its last N tokens only\n"
+    "  --causal            a row attends to no token behind its own\n"
+    "  --window N          a row attends to N tokens up to its own only\n"
+    "  --window-right N    a row attends to N tokens from its own on, and before\n"
+    "  --chunk N           a row attends to tokens t with t / N as its own only\n"
     "  --softcap X         scores become X tanh(score / X)\n"
     "  --layout LAYOUT     nhd as above; hnd: [pages, KV heads, page size, channels]\n"
     "  --split POLICY      auto, none, size:TOKENS or count:SPLITS\n"
@@ -70,6 +91,10 @@ typedef enum word_option {
   OPTION_WINDOW,
   OPTION_SOFTCAP,
   OPTION_OUT_DTYPE,
+  OPTION_WINDOW_RIGHT,
+  OPTION_CHUNK,
+  OPTION_KV_DTYPE,
+  OPTION_MLA,
   N_WORD_OPTIONS
 } word_option;
 
@@ -85,14 +110,32 @@ static const struct {
     [OPTION_WINDOW] = {"--window", "window"},
     [OPTION_SOFTCAP] = {"--softcap", "softcap"},
     [OPTION_OUT_DTYPE] = {"--out-dtype", "dtype_out"},
+    [OPTION_WINDOW_RIGHT] = {"--window-right", "window_right"},
+    [OPTION_CHUNK] = {"--chunk", "chunk"},
+    [OPTION_KV_DTYPE] = {"--kv-dtype", "kv_dtype"},
+    [OPTION_MLA] = {"--mla", "dv"},
 };
+
+/* Options without a value. */
+static const char *const flag_options[] = {"--json", "--bf16", "--causal"};
+enum { N_FLAG_OPTIONS = sizeof flag_options / sizeof flag_options[0] };
 
 typedef struct run_options {
   run_sources sources;
   const char *out_path, *lse_path; /* lse_path may be NULL */
   const char *words[N_WORD_OPTIONS];
-  bool is_json;
+  bool is_json, is_causal;
 } run_options;
+
+/* Where a flag is kept; NULL for an option that is none. */
+static bool *flag_place(run_options *options, const char *option) {
+  bool *const places[N_FLAG_OPTIONS] = {&options->is_json, &options->sources.is_bf16,
+                                        &options->is_causal};
+  for (int i = 0; i < N_FLAG_OPTIONS; i++) {
+    if (strcmp(option, flag_options[i]) == 0) return places[i];
+  }
+  return NULL;
+}
 
 /* Where the value of an option goes; NULL for an option that has none or is unknown. */
 static const char **value_place(run_options *options, const char *option) {
@@ -117,9 +160,11 @@ static const char **value_place(run_options *options, const char *option) {
 }
 
 static int unknown_option(const char *option) {
-  const char *names[RUN_N_ROLES + N_WORD_OPTIONS + 5] = {"--tensors", "--out", "--lse", "--bf16",
-                                                         "--json"};
-  size_t n = 5;
+  const char *names[RUN_N_ROLES + N_WORD_OPTIONS + N_FLAG_OPTIONS + 3] = {"--tensors", "--out",
+                                                                          "--lse"};
+  size_t n = 3;
+  for (int i = 0; i < N_FLAG_OPTIONS; i++)
+    names[n++] = flag_options[i];
   for (int i = 0; i < N_WORD_OPTIONS; i++)
     names[n++] = word_options[i].option;
   for (int role = 0; role < RUN_N_ROLES; role++)
@@ -139,8 +184,7 @@ static int parse_value_option(int argc, char **argv, int *index, run_options *op
   memcpy(name, argument, n);
   name[n] = 0;
   const char **place = value_place(options, name);
-  const bool is_flag = strcmp(name, "--json") == 0 || strcmp(name, "--bf16") == 0;
-  if (is_flag) return tool_usage_error("%s: takes no value", name);
+  if (flag_place(options, name) != NULL) return tool_usage_error("%s: takes no value", name);
   if (place == NULL) return unknown_option(name);
   if (*place != NULL) return tool_usage_error("%s: is given twice", name);
   *place = equals != NULL ? equals + 1 : tool_option_value(argc, argv, index);
@@ -150,21 +194,17 @@ static int parse_value_option(int argc, char **argv, int *index, run_options *op
 static int parse_options(int argc, char **argv, run_options *options) {
   for (int i = 0; i < argc; i++) {
     int status = TOOL_OK;
-    if (strcmp(argv[i], "--bf16") == 0)
-      options->sources.is_bf16 = true;
-    else if (strcmp(argv[i], "--json") == 0)
-      options->is_json = true;
+    bool *flag = flag_place(options, argv[i]);
+    if (flag != NULL)
+      *flag = true;
     else
       status = parse_value_option(argc, argv, &i, options);
     if (status != TOOL_OK) return status;
   }
-  const int status = run_sources_check(&options->sources);
-  if (status != TOOL_OK) return status;
-  if (options->out_path == NULL) return tool_usage_error("--out FILE.npy is missing");
   return TOOL_OK;
 }
 
-static int parse_words(const run_options *options, problem_spec *spec) {
+static int parse_words(run_options *options, problem_spec *spec) {
   for (int i = 0; i < N_WORD_OPTIONS; i++) {
     const char *value = options->words[i];
     const int status = value == NULL ? TOOL_OK
@@ -172,7 +212,12 @@ static int parse_words(const run_options *options, problem_spec *spec) {
                                                          word_options[i].word, value);
     if (status != TOOL_OK) return status;
   }
-  return TOOL_OK;
+  options->sources.has_kv_dtype = options->words[OPTION_KV_DTYPE] != NULL;
+  options->sources.kv_dtype = (splitkv_dtype)spec->dtype_kv;
+  options->sources.mla_channels = options->words[OPTION_MLA] != NULL ? spec->dv : 0;
+  const int status = run_sources_check(&options->sources);
+  if (status != TOOL_OK) return status;
+  return options->out_path != NULL ? TOOL_OK : tool_usage_error("--out FILE.npy is missing");
 }
 
 /* ── the work ───────────────────────────────────────────────────────────────────────────────── */
@@ -206,7 +251,7 @@ static int library_error(const run_job *job, splitkv_status status, const splitk
       {SPLITKV_ERROR_ISA_UNAVAILABLE, OPTION_ISA}, {SPLITKV_ERROR_ISA_UNKNOWN, OPTION_ISA},
       {SPLITKV_ERROR_ARITHMETIC, OPTION_ISA},      {SPLITKV_ERROR_ISA_DTYPE, OPTION_ISA},
       {SPLITKV_ERROR_SPLIT_VALUE, OPTION_SPLIT},   {SPLITKV_ERROR_SCALE, OPTION_SCALE},
-      {SPLITKV_ERROR_SOFTCAP, OPTION_SOFTCAP}};
+      {SPLITKV_ERROR_SOFTCAP, OPTION_SOFTCAP},     {SPLITKV_ERROR_MASK, OPTION_WINDOW_RIGHT}};
   for (size_t i = 0; i < sizeof causes / sizeof causes[0]; i++) {
     const char *value = job->options.words[causes[i].option];
     char context[80];
@@ -233,6 +278,9 @@ static int make_plan(run_job *job) {
   problem->scale = (float)job->spec.scale;
   problem->window_tokens = job->spec.window;
   problem->logit_softcap = (float)job->spec.softcap;
+  problem->window_right_tokens = job->spec.window_right;
+  problem->chunk_tokens = job->spec.chunk;
+  problem->flags |= job->options.is_causal ? SPLITKV_FLAG_CAUSAL : 0;
   if (job->options.words[OPTION_OUT_DTYPE] != NULL)
     problem->dtype_out = (splitkv_dtype)job->spec.dtype_out;
   job->batch.n_workers = job->spec.threads;
@@ -251,7 +299,7 @@ static int allocate(run_job *job) {
   file_array out = {.dtype = out_array_dtype(job->problem.dtype_out), .n_dims = 3};
   file_array lse = {.dtype = ARRAY_F32, .n_dims = 2};
   file_error error;
-  job->out_shape[0] = lse.shape[0] = out.shape[0] = job->batch.n_requests;
+  job->out_shape[0] = lse.shape[0] = out.shape[0] = run_input_n_rows(&job->input);
   job->out_shape[1] = lse.shape[1] = out.shape[1] = job->problem.n_heads_q;
   job->out_shape[2] = out.shape[2] = job->problem.head_dim_v;
   if (!array_measure(&out, &error) || !array_measure(&lse, &error))
@@ -343,6 +391,8 @@ static int report_json(const run_job *job, const splitkv_plan_info *info) {
   cJSON_AddItemToObject(report, "shape", cJSON_CreateDoubleArray(shape, 3));
   cJSON_AddStringToObject(report, "dtype_q", problem_dtype_name(job->problem.dtype_q));
   cJSON_AddStringToObject(report, "dtype_kv", problem_dtype_name(job->problem.dtype_kv));
+  cJSON_AddStringToObject(report, "k_scales", problem_scale_mode_name(job->problem.k_scale_mode));
+  cJSON_AddStringToObject(report, "v_scales", problem_scale_mode_name(job->problem.v_scale_mode));
   cJSON_AddStringToObject(report, "dtype_out", problem_dtype_name(job->problem.dtype_out));
   cJSON_AddStringToObject(report, "kernel_set", info->kernel_set);
   cJSON_AddStringToObject(report, "policy", split);

@@ -93,7 +93,7 @@ static const command *find_command(const char *name) {
 }
 
 static void print_overview(void) {
-  printf("splitkv %s: paged decode attention on the CPU\n\n", splitkv_version());
+  printf("splitkv %s: paged attention on the CPU\n\n", splitkv_version());
   printf("usage: splitkv COMMAND [ARGUMENT...]\n\n");
   for (int i = 0; i < N_COMMANDS; i++) {
     printf("  %-14s  %s\n", commands[i].name, commands[i].summary);

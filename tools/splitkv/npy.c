@@ -86,8 +86,9 @@ static const struct {
   const char *descr;
   array_dtype dtype;
 } descrs[] = {
-    {"<f4", ARRAY_F32}, {"<f2", ARRAY_F16}, {"<u2", ARRAY_U16}, {"<i4", ARRAY_I32},
-    {"<i8", ARRAY_I64}, {"<V2", ARRAY_U16}, {"|V2", ARRAY_U16},
+    {"<f4", ARRAY_F32}, {"<f2", ARRAY_F16},  {"<u2", ARRAY_U16}, {"<i4", ARRAY_I32},
+    {"<i8", ARRAY_I64}, {"<V2", ARRAY_U16},  {"|V2", ARRAY_U16}, {"|i1", ARRAY_I8},
+    {"|u1", ARRAY_U8},  {"|b1", ARRAY_BOOL}, {"<V1", ARRAY_U8},  {"|V1", ARRAY_U8},
 };
 
 static bool read_descr(cursor *c, file_array *array) {
@@ -106,8 +107,9 @@ static bool read_descr(cursor *c, file_array *array) {
   if (text.size > 0 && text.begin[0] == '>')
     return file_fail(c->error, "descr is '%.*s', big-endian; only little-endian data are read",
                      shown, text.begin);
-  return file_fail(c->error, "descr is '%.*s'; what is read is <f4, <f2, <u2, <i4 and <i8", shown,
-                   text.begin);
+  return file_fail(c->error,
+                   "descr is '%.*s'; what is read is <f4, <f2, <u2, <i4, <i8, |i1, |u1 and |b1",
+                   shown, text.begin);
 }
 
 static bool read_fortran_order(cursor *c, bool *is_fortran) {
@@ -306,8 +308,9 @@ bool npy_parse(const void *bytes, size_t size_bytes, file_array *array_out, file
 size_t npy_header(array_dtype dtype, int n_dims, const int64_t *shape,
                   char header[NPY_HEADER_BYTES]) {
   static const char *const written[] = {
-      [ARRAY_F32] = "<f4", [ARRAY_F16] = "<f2", [ARRAY_BF16] = "<u2",
-      [ARRAY_U16] = "<u2", [ARRAY_I32] = "<i4", [ARRAY_I64] = "<i8",
+      [ARRAY_F32] = "<f4",  [ARRAY_F16] = "<f2",     [ARRAY_BF16] = "<u2",    [ARRAY_U16] = "<u2",
+      [ARRAY_I32] = "<i4",  [ARRAY_I64] = "<i8",     [ARRAY_I8] = "|i1",      [ARRAY_U8] = "|u1",
+      [ARRAY_BOOL] = "|b1", [ARRAY_F8_E4M3] = "|u1", [ARRAY_F8_E5M2] = "|u1",
   };
   enum { PREFIX = 10 };
   assert(n_dims >= 0 && n_dims <= ARRAY_MAX_DIMS);

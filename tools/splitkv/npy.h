@@ -6,10 +6,10 @@
 
 #include "array.h"
 
-/* Reads the .npy file that `bytes` holds whole: element types <f4, <f2, <u2, <i4 and <i8, and the
- * two-byte void type under which NumPy saves a bfloat16 of another package (read as ARRAY_U16).
- * array->data points into bytes and may be misaligned (array_align). On error false, *array
- * undefined. */
+/* Reads the .npy file that `bytes` holds whole: element types <f4, <f2, <u2, <i4, <i8, |i1, |u1 and
+ * |b1, and the void types of two bytes and of one under which NumPy saves a bfloat16 or FP8 of
+ * another package (read as ARRAY_U16 and ARRAY_U8). array->data points into bytes and may be
+ * misaligned (array_align). On error false, *array undefined. */
 bool npy_parse(const void *bytes, size_t size_bytes, file_array *array, file_error *error);
 
 /* What the first bytes of a .npy file say of its size (a file_measure). */
@@ -17,7 +17,8 @@ bool npy_measure(const void *bytes, size_t size_bytes, file_extent *extent, file
 
 enum { NPY_HEADER_BYTES = 320 };
 
-/* Writes the header of a version 1.0 file for this dtype and shape; ARRAY_BF16 as uint16. Returns
+/* Writes the header of a version 1.0 file for this dtype and shape; ARRAY_BF16 as uint16, FP8 as
+ * uint8. Returns
  * its bytes, a multiple of 64; the data follow in C order. */
 size_t npy_header(array_dtype dtype, int n_dims, const int64_t *shape,
                   char header[NPY_HEADER_BYTES]);

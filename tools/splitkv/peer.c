@@ -105,8 +105,8 @@ static sections place_sections(const tool_case *c) {
   sections s = {0};
   size_t n_requests = (size_t)c->batch.n_requests;
   s.q = place(&s.end, c->q.size_bytes);
-  s.k = place(&s.end, c->k.size_bytes);
-  s.v = place(&s.end, c->v.size_bytes);
+  s.k = place(&s.end, c->kv[KV_K].size_bytes);
+  s.v = place(&s.end, c->kv[KV_V].size_bytes);
   s.kv_lens = place(&s.end, n_requests * sizeof(int64_t));
   s.table_offsets = place(&s.end, (n_requests + 1) * sizeof(int64_t));
   s.table = place(&s.end, (size_t)c->n_table_pages * sizeof(int64_t));
@@ -148,8 +148,8 @@ int peer_data_create(peer_data *data, const tool_case *c, const char *name) {
   }
   unsigned char *bytes = memory;
   memcpy(bytes + s.q, c->q.data, c->q.size_bytes);
-  memcpy(bytes + s.k, c->k.data, c->k.size_bytes);
-  memcpy(bytes + s.v, c->v.data, c->v.size_bytes);
+  memcpy(bytes + s.k, c->kv[KV_K].data, c->kv[KV_K].size_bytes);
+  memcpy(bytes + s.v, c->kv[KV_V].data, c->kv[KV_V].size_bytes);
   memcpy(bytes + s.kv_lens, c->kv_lens, (size_t)c->batch.n_requests * sizeof(int64_t));
   write_table(c, (int64_t *)(void *)(bytes + s.table_offsets),
               (int64_t *)(void *)(bytes + s.table));

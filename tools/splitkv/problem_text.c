@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "problem_text.h"
 
+#include "models.h"
 #include "tool.h"
 
 #include <splitkv/ascend.h>
 
 #include <assert.h>
 #include <ctype.h>
-#include <float.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -23,8 +23,17 @@ const char problem_grammar_help[] =
     "  kv=4096          every request attends to this many tokens\n"
     "  kv=100..4000     uniform random lengths, from the seed\n"
     "  kv=5,0,512x63    one each; LENGTHxCOUNT repeats a length\n"
+    "  q=1              query rows of each request, at its newest tokens; a number, a\n"
+    "                   range or a list, as for kv\n"
     "  dtype=f16        f32, f16 or bf16 for Q, KV and out;\n"
     "  dtype_q= dtype_kv= dtype_out=   the same for one of them\n"
+    "  kv_dtype=f16     another name of dtype_kv; also int8, fp8_e4m3, fp8_e5m2 and\n"
+    "                   int4, codes that scales make numbers of\n"
+    "  scales=K/V       what shares a scale, of K and of V or, without the slash, of\n"
+    "                   both: none, tensor, head, channel, token, group32, group64;\n"
+    "                   token of int8 and int4, tensor of fp8 where left out\n"
+    "  scales_dtype=f32 f32 or f16 scales\n"
+    "  zeros            int8 and int4 have zero points, where their scales are\n"
     "  layout=nhd       nhd: [pages, page, hkv, d]; hnd: [pages, hkv, page, d]\n"
     "  split=auto       auto, none, size:TOKENS or count:SPLITS\n"
     "  table=identity   identity, shuffled (pages in random order) or shared (pages\n"
@@ -34,11 +43,21 @@ const char problem_grammar_help[] =
     "  data=normal      normal or adversarial (rising scores, spikes, cancelling\n"
     "                   sums, subnormals, ties)\n"
     "  scale=X          factor of q.k; 1/sqrt(d) where left out\n"
-    "  window=0         every request attends to its last so many tokens; 0: to all\n"
+    "  window=0         a row attends to so many tokens up to its own; 0: to all\n"
     "  softcap=0        X: scores become X tanh(score / X); 0: they stay\n"
     "  sinks            each query head has a sink, from the seed\n"
     "  alibi            scores are biased by distance, by 2^(-8(h+1)/hq) a token\n"
-    "  seed=1           of the random data, lengths and tables\n"
+    "  causal           a row attends to no token behind its own\n"
+    "  window_right=0   N: to N tokens from its own on; 0: to all; not with causal\n"
+    "  chunk=0          N: a row attends to tokens t with t / N as its own only\n"
+    "  tree=0           N: of the newest N tokens, a row attends to those on its way\n"
+    "                   to the root of a random tree, from the seed, and to itself\n"
+    "  mla              V is the first dv channels of K, in K's memory\n"
+    "  model=NAME       words of a model, where they are not given: its heads, d, dv,\n"
+    "                   scale, variants and causal. NAME/local and NAME/global are\n"
+    "                   two kinds of layers of a model, NAME is the latter:\n"
+    /* a list of names */
+    MODEL_NAMES_HELP "  seed=1           of the random data, lengths and tables\n"
     "  threads=N        workers; as many as this process has CPUs where left out\n"
     "  isa=auto         auto, scalar, avx2, avx512, avx512bf16 or neon\n"
     "  arithmetic=f32   f32: the same bits on every CPU; bf16: dot products of bf16\n"
@@ -54,8 +73,9 @@ const char problem_ascend_help[] =
     "                   needs where left out\n"
     "  pages=N          pages of the cache; b x width where left out\n"
     "The kernel does f16 and bf16, layout nhd, a dense table of i32, dv = d, and its\n"
-    "rule splits: other values are refused, and so are isa= and arithmetic=. threads=\n"
-    "is the host's. With table=identity, page j of request r is page r x width + j.\n";
+    "rule splits: other values are refused, and so are isa=, arithmetic=, q= and the\n"
+    "words of masks, codes and models. threads= is the host's.\n"
+    " With table=identity, page j of request r is page r x width + j.\n";
 
 /* ── the words ──────────────────────────────────────────────────────────────────────────────── */
 
@@ -66,6 +86,18 @@ typedef struct choice {
 
 static const choice dtype_choices[] = {
     {"f32", SPLITKV_F32}, {"f16", SPLITKV_F16}, {"bf16", SPLITKV_BF16}, {NULL, 0}};
+static const choice kv_dtype_choices[] = {
+    {"f32", SPLITKV_F32},           {"f16", SPLITKV_F16},
+    {"bf16", SPLITKV_BF16},         {"int8", SPLITKV_INT8},
+    {"fp8_e4m3", SPLITKV_FP8_E4M3}, {"fp8_e5m2", SPLITKV_FP8_E5M2},
+    {"int4", SPLITKV_INT4},         {NULL, 0}};
+static const choice scales_dtype_choices[] = {
+    {"f32", SPLITKV_F32}, {"f16", SPLITKV_F16}, {NULL, 0}};
+static const choice scale_mode_choices[] = {
+    {"none", SPLITKV_SCALE_NONE},       {"tensor", SPLITKV_SCALE_TENSOR},
+    {"head", SPLITKV_SCALE_HEAD},       {"channel", SPLITKV_SCALE_CHANNEL},
+    {"token", SPLITKV_SCALE_TOKEN},     {"group32", SPLITKV_SCALE_GROUP32},
+    {"group64", SPLITKV_SCALE_GROUP64}, {NULL, 0}};
 static const choice layout_choices[] = {
     {"nhd", SPLITKV_LAYOUT_NHD}, {"hnd", SPLITKV_LAYOUT_HND}, {NULL, 0}};
 static const choice table_choices[] = {{"identity", TABLE_IDENTITY},
@@ -92,20 +124,23 @@ static const choice rule_choices[] = {
 typedef enum word_kind {
   WORD_NUMBER,
   WORD_CHOICE,
-  WORD_KV,
+  WORD_COUNTS,
   WORD_SPLIT,
   WORD_SCALE,
   WORD_SOFTCAP,
+  WORD_SCALES,
+  WORD_MODEL,
   WORD_FLAG /* a name alone */
 } word_kind;
 
 typedef struct word {
   const char *name;
   word_kind kind;
-  size_t offset;         /* of the int64_t in problem_spec: NUMBER, CHOICE, FLAG */
-  int64_t min, max;      /* NUMBER */
+  size_t offset;    /* in problem_spec of the int64_t: NUMBER, CHOICE, FLAG, MODEL; of COUNTS */
+  int64_t min, max; /* NUMBER, COUNTS */
   const choice *choices; /* CHOICE */
   unsigned devices;      /* FOR_CPU and FOR_ASCEND */
+  const char *alias;     /* another name, or NULL */
 } word;
 
 enum { FOR_CPU = 1u << PROBLEM_CPU, FOR_ASCEND = 1u << PROBLEM_ASCEND };
@@ -120,11 +155,13 @@ enum { FOR_CPU = 1u << PROBLEM_CPU, FOR_ASCEND = 1u << PROBLEM_ASCEND };
 #define MAX_SEED (((int64_t)1 << 53) - 1) /* JSON numbers are doubles */
 
 #define NUMBER(name, low, high, devices)                                                           \
-  { #name, WORD_NUMBER, offsetof(problem_spec, name), low, high, NULL, devices }
+  { #name, WORD_NUMBER, offsetof(problem_spec, name), low, high, NULL, devices, NULL }
 #define FLAG(name, devices)                                                                        \
-  { #name, WORD_FLAG, offsetof(problem_spec, name), 0, 1, NULL, devices }
+  { #name, WORD_FLAG, offsetof(problem_spec, name), 0, 1, NULL, devices, NULL }
 #define CHOICE(name, choices, devices)                                                             \
-  { #name, WORD_CHOICE, offsetof(problem_spec, name), 0, 0, choices, devices }
+  { #name, WORD_CHOICE, offsetof(problem_spec, name), 0, 0, choices, devices, NULL }
+#define COUNTS(name, devices)                                                                      \
+  { #name, WORD_COUNTS, offsetof(problem_spec, name), 0, MAX_KV_LEN, NULL, devices, NULL }
 
 /* In the order in which problem_spec_format writes them. */
 enum {
@@ -135,6 +172,7 @@ enum {
   W_DV,
   W_PAGE,
   W_KV,
+  W_Q,
   W_DTYPE,
   W_DTYPE_Q,
   W_DTYPE_KV,
@@ -154,13 +192,23 @@ enum {
   W_SOFTCAP,
   W_SINKS,
   W_ALIBI,
+  W_CAUSAL,
+  W_WINDOW_RIGHT,
+  W_CHUNK,
+  W_TREE,
+  W_SCALES,
+  W_SCALES_DTYPE,
+  W_ZEROS,
+  W_MLA,
+  W_MODEL,
   W_CORES,
   W_RULE,
   W_WIDTH,
   W_PAGES,
   N_WORDS
 };
-static_assert(N_WORDS <= 32, "problem_spec.given has a bit for each word");
+static_assert(N_WORDS <= 64, "problem_spec.given has a bit for each word");
+#define BIT(index) ((uint64_t)1 << (index))
 
 static const word words[N_WORDS] = {
     [W_B] = NUMBER(b, 0, MAX_REQUESTS, FOR_ALL),
@@ -169,26 +217,37 @@ static const word words[N_WORDS] = {
     [W_D] = NUMBER(d, 1, SPLITKV_MAX_HEAD_DIM, FOR_ALL),
     [W_DV] = NUMBER(dv, 1, SPLITKV_MAX_HEAD_DIM, FOR_ALL),
     [W_PAGE] = NUMBER(page, 1, MAX_PAGE_TOKENS, FOR_ALL),
-    [W_KV] = {"kv", WORD_KV, 0, 0, MAX_KV_LEN, NULL, FOR_ALL},
+    [W_KV] = COUNTS(kv, FOR_ALL),
+    [W_Q] = COUNTS(q, FOR_CPU),
     [W_DTYPE] = CHOICE(dtype, dtype_choices, FOR_ALL),
     [W_DTYPE_Q] = CHOICE(dtype_q, dtype_choices, FOR_ALL),
-    [W_DTYPE_KV] = CHOICE(dtype_kv, dtype_choices, FOR_ALL),
+    [W_DTYPE_KV] = {"dtype_kv", WORD_CHOICE, offsetof(problem_spec, dtype_kv), 0, 0,
+                    kv_dtype_choices, FOR_ALL, "kv_dtype"},
     [W_DTYPE_OUT] = CHOICE(dtype_out, dtype_choices, FOR_ALL),
     [W_LAYOUT] = CHOICE(layout, layout_choices, FOR_ALL),
-    [W_SPLIT] = {"split", WORD_SPLIT, 0, 1, MAX_KV_LEN, NULL, FOR_ALL},
+    [W_SPLIT] = {"split", WORD_SPLIT, 0, 1, MAX_KV_LEN, NULL, FOR_ALL, NULL},
     [W_TABLE] = CHOICE(table, table_choices, FOR_ALL),
     [W_FORMAT] = CHOICE(format, format_choices, FOR_ALL),
     [W_INDEX] = CHOICE(index, index_choices, FOR_ALL),
     [W_DATA] = CHOICE(data, data_choices, FOR_ALL),
-    [W_SCALE] = {"scale", WORD_SCALE, 0, 0, 0, NULL, FOR_ALL},
+    [W_SCALE] = {"scale", WORD_SCALE, 0, 0, 0, NULL, FOR_ALL, NULL},
     [W_SEED] = NUMBER(seed, 0, MAX_SEED, FOR_ALL),
     [W_THREADS] = NUMBER(threads, 1, SPLITKV_MAX_WORKERS, FOR_ALL),
     [W_ISA] = CHOICE(isa, isa_choices, FOR_CPU),
     [W_ARITHMETIC] = CHOICE(arithmetic, arithmetic_choices, FOR_CPU),
     [W_WINDOW] = NUMBER(window, 0, MAX_KV_LEN, FOR_ALL),
-    [W_SOFTCAP] = {"softcap", WORD_SOFTCAP, 0, 0, 0, NULL, FOR_ALL},
+    [W_SOFTCAP] = {"softcap", WORD_SOFTCAP, 0, 0, 0, NULL, FOR_ALL, NULL},
     [W_SINKS] = FLAG(sinks, FOR_ALL),
     [W_ALIBI] = FLAG(alibi, FOR_ALL),
+    [W_CAUSAL] = FLAG(causal, FOR_CPU),
+    [W_WINDOW_RIGHT] = NUMBER(window_right, 0, MAX_KV_LEN, FOR_CPU),
+    [W_CHUNK] = NUMBER(chunk, 0, MAX_KV_LEN, FOR_CPU),
+    [W_TREE] = NUMBER(tree, 0, MAX_KV_LEN, FOR_CPU),
+    [W_SCALES] = {"scales", WORD_SCALES, 0, 0, 0, NULL, FOR_CPU, NULL},
+    [W_SCALES_DTYPE] = CHOICE(scales_dtype, scales_dtype_choices, FOR_CPU),
+    [W_ZEROS] = FLAG(zeros, FOR_CPU),
+    [W_MLA] = FLAG(mla, FOR_CPU),
+    [W_MODEL] = {"model", WORD_MODEL, offsetof(problem_spec, model), 0, 0, NULL, FOR_CPU, NULL},
     [W_CORES] = NUMBER(cores, 1, SPLITKV_ASCEND_MAX_CORES, FOR_ASCEND),
     [W_RULE] = CHOICE(rule, rule_choices, FOR_ASCEND),
     [W_WIDTH] = NUMBER(width, 1, MAX_PAGES, FOR_ASCEND),
@@ -203,8 +262,16 @@ static int64_t value_of(const problem_spec *spec, const word *rule) {
   return *(const int64_t *)(const void *)((const char *)spec + rule->offset);
 }
 
+static request_counts *counts_of(problem_spec *spec, const word *rule) {
+  return (request_counts *)(void *)((char *)spec + rule->offset);
+}
+
+static const request_counts *const_counts_of(const problem_spec *spec, const word *rule) {
+  return (const request_counts *)(const void *)((const char *)spec + rule->offset);
+}
+
 static int is_given(const problem_spec *spec, int index) {
-  return (spec->given >> index & 1u) != 0;
+  return (spec->given & BIT(index)) != 0;
 }
 
 /* Always returns -1. Values are cut to 40 characters so that the advice stays readable. */
@@ -224,16 +291,21 @@ void problem_spec_init(problem_spec *spec) {
                          .dv = 128,
                          .page = 128,
                          .seed = 1,
-                         .kv_low = 4096,
-                         .kv_high = 4096,
+                         .kv = {.low = 4096, .high = 4096},
+                         .q = {.low = 1, .high = 1},
                          .dtype = SPLITKV_F16,
                          .cores = 24};
 }
 
+static void free_counts(request_counts *counts) {
+  free(counts->runs);
+  counts->runs = NULL;
+  counts->n_runs = 0;
+}
+
 void problem_spec_free(problem_spec *spec) {
-  free(spec->kv_runs);
-  spec->kv_runs = NULL;
-  spec->n_kv_runs = 0;
+  free_counts(&spec->kv);
+  free_counts(&spec->q);
 }
 
 /* ── values ─────────────────────────────────────────────────────────────────────────────────── */
@@ -308,27 +380,32 @@ static int parse_choice(problem_spec *spec, const word *rule, const char *text, 
               near ? " (did you mean " : "", near ? near : "", near ? "?)" : "");
 }
 
-static int fail_kv(const char *text, text_error *error) {
-  return fail(error,
-              "kv=%.40s: must be a length (4096), a range (100..4000) or a list (5,0,512x63) of "
-              "0 .. %lld tokens",
-              text, (long long)MAX_KV_LEN);
+static int fail_counts(const word *rule, const char *text, text_error *error) {
+  return rule == &words[W_KV]
+             ? fail(error,
+                    "kv=%.40s: must be a length (4096), a range (100..4000) or a list "
+                    "(5,0,512x63) of 0 .. %lld tokens",
+                    text, (long long)rule->max)
+             : fail(error,
+                    "q=%.40s: must be a number (4), a range (1..16) or a list (512,1x15) of 0 .. "
+                    "%lld query rows",
+                    text, (long long)rule->max);
 }
 
-static int parse_kv_list(problem_spec *spec, const word *rule, const char *text,
-                         text_error *error) {
+static int parse_counts_list(request_counts *counts, const word *rule, const char *text,
+                             text_error *error) {
   size_t n_runs = 1;
   for (const char *c = text; *c; c++) {
     n_runs += *c == ',';
   }
-  kv_run *runs = calloc(n_runs, sizeof *runs);
+  counts_run *runs = calloc(n_runs, sizeof *runs);
   if (!runs) {
-    return fail(error, "kv: out of memory for %zu lengths", n_runs);
+    return fail(error, "%s: out of memory for %zu numbers", rule->name, n_runs);
   }
   const char *c = text;
   int64_t n_requests = 0;
   for (size_t i = 0; i < n_runs; i++) {
-    int ok = read_number(&c, &runs[i].kv_len_tokens) && in_range(rule, runs[i].kv_len_tokens);
+    int ok = read_number(&c, &runs[i].count) && in_range(rule, runs[i].count);
     runs[i].n_requests = 1;
     if (ok && *c == 'x') {
       c++;
@@ -336,26 +413,25 @@ static int parse_kv_list(problem_spec *spec, const word *rule, const char *text,
     }
     if (!ok || *c != (i + 1 < n_runs ? ',' : '\0')) {
       free(runs);
-      return fail_kv(text, error);
+      return fail_counts(rule, text, error);
     }
     c++;
     if (runs[i].n_requests > MAX_REQUESTS - n_requests) {
       free(runs);
-      return fail(error, "kv=%.40s: lists more than %lld requests", text, (long long)MAX_REQUESTS);
+      return fail(error, "%s=%.40s: lists more than %lld requests", rule->name, text,
+                  (long long)MAX_REQUESTS);
     }
     n_requests += runs[i].n_requests;
   }
-  free(spec->kv_runs);
-  spec->kv_runs = runs;
-  spec->n_kv_runs = n_runs;
-  spec->kv = KV_LIST;
-  spec->kv_low = spec->kv_high = 0;
+  free_counts(counts);
+  *counts = (request_counts){.kind = COUNTS_LIST, .runs = runs, .n_runs = n_runs};
   return 0;
 }
 
-static int parse_kv(problem_spec *spec, const word *rule, const char *text, text_error *error) {
+static int parse_counts(problem_spec *spec, const word *rule, const char *text, text_error *error) {
+  request_counts *counts = counts_of(spec, rule);
   if (strpbrk(text, ",x")) {
-    return parse_kv_list(spec, rule, text, error);
+    return parse_counts_list(counts, rule, text, error);
   }
   const char *c = text;
   int64_t low = 0, high = 0;
@@ -367,14 +443,15 @@ static int parse_kv(problem_spec *spec, const word *rule, const char *text, text
     ok = read_number(&c, &high);
   }
   if (!ok || *c || !in_range(rule, low) || !in_range(rule, high)) {
-    return fail_kv(text, error);
+    return fail_counts(rule, text, error);
   }
   if (low > high) {
-    return fail(error, "kv=%.40s: the first length of a range must not be above the second", text);
+    return fail(error, "%s=%.40s: the first number of a range must not be above the second",
+                rule->name, text);
   }
-  spec->kv = is_range ? KV_RANGE : KV_EVERY;
-  spec->kv_low = low;
-  spec->kv_high = high;
+  free_counts(counts);
+  *counts =
+      (request_counts){.kind = is_range ? COUNTS_RANGE : COUNTS_EVERY, .low = low, .high = high};
   return 0;
 }
 
@@ -408,11 +485,15 @@ static int parse_split(problem_spec *spec, const word *rule, const char *text, t
               text);
 }
 
+/* From here on a number is nearest to no finite 32-bit float: half a unit past the largest one,
+ * which is below its own nine digits, 3.40282347e+38. */
+#define FIRST_INFINITE 0x1.ffffffp127
+
 /* Reads a number that is finite as a 32-bit float, and gives it as that. */
 static int read_float(const char *text, double *value) {
   char *end = NULL;
   double number = isspace((unsigned char)*text) ? 0 : strtod(text, &end);
-  if (!end || end == text || *end || !(fabs(number) <= FLT_MAX)) {
+  if (!end || end == text || *end || !(fabs(number) < FIRST_INFINITE)) {
     return 0;
   }
   *value = (double)(float)number;
@@ -438,6 +519,51 @@ static int parse_scale(problem_spec *spec, const char *text, text_error *error) 
   return 0;
 }
 
+/* The mode that begins at *text, which moves past it; -1 where there is none. */
+static int64_t read_scale_mode(const char **text) {
+  size_t length = strcspn(*text, "/");
+  for (const choice *c = scale_mode_choices; c->name; c++) {
+    if (strlen(c->name) == length && strncmp(*text, c->name, length) == 0) {
+      *text += length;
+      return c->value;
+    }
+  }
+  return -1;
+}
+
+static int parse_scales(problem_spec *spec, const char *text, text_error *error) {
+  const char *c = text;
+  int64_t k = read_scale_mode(&c), v = k;
+  if (k >= 0 && *c == '/') {
+    c++;
+    v = read_scale_mode(&c);
+  }
+  if (k < 0 || v < 0 || *c) {
+    char list[96];
+    list_choices(scale_mode_choices, list, sizeof list);
+    return fail(error, "scales=%.40s: must be %s, or two with a slash, for K and V", text, list);
+  }
+  spec->k_scales = k;
+  spec->v_scales = v;
+  return 0;
+}
+
+static int parse_model(problem_spec *spec, const char *text, text_error *error) {
+  const char *names[64];
+  size_t n = 0;
+  for (; n < n_model_presets; n++) {
+    if (strcmp(model_presets[n].name, text) == 0) {
+      spec->model = (int64_t)n;
+      return 0;
+    }
+    assert(n < sizeof names / sizeof names[0]);
+    names[n] = model_presets[n].name;
+  }
+  const char *near = tool_near_word(text, names, n);
+  return near ? fail(error, "model=%.40s: unknown model, did you mean %s?", text, near)
+              : fail(error, "model=%.40s: unknown model, 'splitkv help plan' lists them", text);
+}
+
 /* ── words ──────────────────────────────────────────────────────────────────────────────────── */
 
 static int is_known(const problem_spec *spec, const word *rule) {
@@ -446,11 +572,14 @@ static int is_known(const problem_spec *spec, const word *rule) {
 
 static int fail_unknown_word(const problem_spec *spec, const char *text, const char *name,
                              text_error *error) {
-  const char *names[N_WORDS];
+  const char *names[2 * N_WORDS];
   size_t n = 0;
   for (int i = 0; i < N_WORDS; i++) {
     if (is_known(spec, &words[i])) {
       names[n++] = words[i].name;
+    }
+    if (is_known(spec, &words[i]) && words[i].alias) {
+      names[n++] = words[i].alias;
     }
   }
   const char *near = tool_near_word(name, names, n);
@@ -462,11 +591,11 @@ static int fail_unknown_word(const problem_spec *spec, const char *text, const c
 }
 
 /* A word without '=' that is none of those that have no value. */
-static int fail_bare_word(const char *text, text_error *error) {
+static int fail_bare_word(const problem_spec *spec, const char *text, text_error *error) {
   const char *names[N_WORDS];
   size_t n = 0;
   for (int i = 0; i < N_WORDS; i++) {
-    if (words[i].kind == WORD_FLAG) {
+    if (words[i].kind == WORD_FLAG && is_known(spec, &words[i])) {
       names[n++] = words[i].name;
     }
   }
@@ -495,14 +624,18 @@ static int parse_value(problem_spec *spec, const word *rule, const char *value, 
     return parse_number(spec, rule, value, error);
   case WORD_CHOICE:
     return parse_choice(spec, rule, value, error);
-  case WORD_KV:
-    return parse_kv(spec, rule, value, error);
+  case WORD_COUNTS:
+    return parse_counts(spec, rule, value, error);
   case WORD_SPLIT:
     return parse_split(spec, rule, value, error);
   case WORD_SCALE:
     return parse_scale(spec, value, error);
   case WORD_SOFTCAP:
     return parse_softcap(spec, value, error);
+  case WORD_SCALES:
+    return parse_scales(spec, value, error);
+  case WORD_MODEL:
+    return parse_model(spec, value, error);
   case WORD_FLAG:
     return fail(error, "%s=%.40s: is a word without a value", rule->name, value);
   }
@@ -516,20 +649,24 @@ static int parse_word(problem_spec *spec, const char *text, text_error *error) {
     if (words[i].kind != WORD_FLAG || strcmp(words[i].name, text) != 0) {
       continue;
     }
+    if (!is_known(spec, &words[i])) {
+      return fail_other_device(spec, text, text, error);
+    }
     if (is_given(spec, i)) {
       return fail(error, "%.60s: is given twice", text);
     }
-    spec->given |= 1u << i;
+    spec->given |= BIT(i);
     *field_of(spec, &words[i]) = 1;
     return 0;
   }
   if (!equals) {
-    return fail_bare_word(text, error);
+    return fail_bare_word(spec, text, error);
   }
   char name[32];
   snprintf(name, sizeof name, "%.*s", (int)(equals - text < 31 ? equals - text : 31), text);
   for (int i = 0; i < N_WORDS; i++) {
-    if (strcmp(words[i].name, name) != 0) {
+    int is_alias = words[i].alias && strcmp(words[i].alias, name) == 0;
+    if (strcmp(words[i].name, name) != 0 && !is_alias) {
       continue;
     }
     if (!is_known(spec, &words[i])) {
@@ -538,8 +675,10 @@ static int parse_word(problem_spec *spec, const char *text, text_error *error) {
     if (is_given(spec, i)) {
       return fail(error, "%.60s: '%s' is given twice", text, name);
     }
-    spec->given |= 1u << i;
-    return parse_value(spec, &words[i], equals + 1, error);
+    spec->given |= BIT(i);
+    word as_given = words[i]; /* errors say the name that was given */
+    as_given.name = is_alias ? words[i].alias : words[i].name;
+    return parse_value(spec, is_alias ? &as_given : &words[i], equals + 1, error);
   }
   return fail_unknown_word(spec, text, name, error);
 }
@@ -569,50 +708,94 @@ int problem_spec_parse(problem_spec *spec, const char *text, text_error *error) 
 
 /* ── overriding and completing ──────────────────────────────────────────────────────────────── */
 
-static int override_kv(problem_spec *spec, const problem_spec *source) {
-  kv_run *runs = NULL;
-  if (source->n_kv_runs > 0) {
-    runs = malloc(source->n_kv_runs * sizeof *runs);
+static int copy_counts(request_counts *counts, const request_counts *source) {
+  counts_run *runs = NULL;
+  if (source->n_runs > 0) {
+    runs = malloc(source->n_runs * sizeof *runs);
     if (!runs) {
       return -1;
     }
-    memcpy(runs, source->kv_runs, source->n_kv_runs * sizeof *runs);
+    memcpy(runs, source->runs, source->n_runs * sizeof *runs);
   }
-  free(spec->kv_runs);
-  spec->kv_runs = runs;
-  spec->n_kv_runs = source->n_kv_runs;
-  spec->kv = source->kv;
-  spec->kv_low = source->kv_low;
-  spec->kv_high = source->kv_high;
-  if (source->kv == KV_LIST) {
-    spec->given &= ~(1u << W_B); /* the list says how many */
+  free_counts(counts);
+  *counts = *source;
+  counts->runs = runs;
+  return 0;
+}
+
+/* One word's value. Returns 0, or -1 when memory is short. */
+static int copy_word(problem_spec *spec, const problem_spec *source, int index) {
+  const word *rule = &words[index];
+  switch (rule->kind) {
+  case WORD_NUMBER:
+  case WORD_CHOICE:
+  case WORD_MODEL:
+  case WORD_FLAG:
+    *field_of(spec, rule) = value_of(source, rule);
+    return 0;
+  case WORD_COUNTS:
+    return copy_counts(counts_of(spec, rule), const_counts_of(source, rule));
+  case WORD_SPLIT:
+    spec->split = source->split;
+    spec->split_value = source->split_value;
+    return 0;
+  case WORD_SCALE:
+    spec->scale = source->scale;
+    return 0;
+  case WORD_SOFTCAP:
+    spec->softcap = source->softcap;
+    return 0;
+  case WORD_SCALES:
+    spec->k_scales = source->k_scales;
+    spec->v_scales = source->v_scales;
+    return 0;
   }
   return 0;
 }
 
-int problem_spec_override(problem_spec *spec, const problem_spec *source) {
+/* What a model may say, and what is said of codes. */
+#define MODEL_WORDS                                                                                \
+  (BIT(W_HQ) | BIT(W_HKV) | BIT(W_D) | BIT(W_DV) | BIT(W_SCALE) | BIT(W_WINDOW) | BIT(W_SOFTCAP) | \
+   BIT(W_SINKS) | BIT(W_ALIBI) | BIT(W_CAUSAL) | BIT(W_CHUNK) | BIT(W_MLA))
+#define CODE_WORDS (BIT(W_SCALES) | BIT(W_SCALES_DTYPE) | BIT(W_ZEROS))
+
+/* The words go back to their defaults. None of them is a list. */
+static void forget_words(problem_spec *spec, uint64_t which) {
+  problem_spec fresh;
+  problem_spec_init(&fresh);
+  for (int i = 0; i < N_WORDS; i++) {
+    if (which & BIT(i)) {
+      (void)copy_word(spec, &fresh, i);
+    }
+  }
+  spec->given &= ~which;
+}
+
+/* Words of `spec` that those of `source` make void, beside the same ones. */
+static void forget_replaced(problem_spec *spec, const problem_spec *source) {
+  int keeps_kv = is_given(spec, W_DTYPE_KV) && problem_is_quantised(spec->dtype_kv);
   if (is_given(source, W_DTYPE)) {
-    spec->given &= ~(1u << W_DTYPE_Q | 1u << W_DTYPE_KV | 1u << W_DTYPE_OUT);
+    forget_words(spec, BIT(W_DTYPE_Q) | BIT(W_DTYPE_OUT) | (keeps_kv ? 0 : BIT(W_DTYPE_KV)));
+  }
+  if (is_given(source, W_DTYPE_KV) && !problem_is_quantised(source->dtype_kv)) {
+    forget_words(spec, CODE_WORDS);
   }
   if (is_given(source, W_D) && !is_given(source, W_DV)) {
-    spec->given &= ~(1u << W_DV);
+    forget_words(spec, BIT(W_DV));
   }
+  if (is_given(source, W_MODEL)) {
+    forget_words(spec, MODEL_WORDS);
+  }
+  if (source->kv.kind == COUNTS_LIST || source->q.kind == COUNTS_LIST) {
+    forget_words(spec, BIT(W_B)); /* the list says how many */
+  }
+}
+
+int problem_spec_override(problem_spec *spec, const problem_spec *source) {
+  forget_replaced(spec, source);
   for (int i = 0; i < N_WORDS; i++) {
-    if (!is_given(source, i)) {
-      continue;
-    }
-    if (words[i].kind == WORD_NUMBER || words[i].kind == WORD_CHOICE ||
-        words[i].kind == WORD_FLAG) {
-      *field_of(spec, &words[i]) = value_of(source, &words[i]);
-    } else if (words[i].kind == WORD_KV && override_kv(spec, source)) {
+    if (is_given(source, i) && copy_word(spec, source, i)) {
       return -1;
-    } else if (words[i].kind == WORD_SPLIT) {
-      spec->split = source->split;
-      spec->split_value = source->split_value;
-    } else if (words[i].kind == WORD_SCALE) {
-      spec->scale = source->scale;
-    } else if (words[i].kind == WORD_SOFTCAP) {
-      spec->softcap = source->softcap;
     }
   }
   spec->given |= source->given;
@@ -628,33 +811,116 @@ const char *problem_spec_common_word(const problem_spec *a, const problem_spec *
   return NULL;
 }
 
-int problem_spec_complete(problem_spec *spec, int64_t default_threads, text_error *error) {
-  if (spec->kv == KV_LIST) {
-    int64_t n = 0;
-    for (size_t i = 0; i < spec->n_kv_runs; i++) {
-      n += spec->kv_runs[i].n_requests;
-    }
-    if (is_given(spec, W_B) && spec->b != n) {
-      return fail(error, "b=%lld: kv lists %lld lengths; leave b out or make them equal",
-                  (long long)spec->b, (long long)n);
-    }
-    spec->b = n;
+/* Words that the model has and that are not given. Returns which words have a value now that is no
+ * default. */
+static uint64_t apply_model(problem_spec *spec) {
+  problem_spec preset;
+  text_error error;
+  problem_spec_init(&preset);
+  int failed = problem_spec_parse(&preset, model_presets[spec->model].words, &error);
+  assert(!failed && !(preset.given & ~MODEL_WORDS));
+  (void)failed;
+  preset.given &= ~spec->given;
+  if (is_given(spec, W_D)) {
+    preset.given &= ~BIT(W_DV);
   }
+  if (spec->window_right > 0) {
+    preset.given &= ~BIT(W_CAUSAL);
+  }
+  for (int i = 0; i < N_WORDS; i++) {
+    if (is_given(&preset, i)) {
+      (void)copy_word(spec, &preset, i);
+    }
+  }
+  return spec->given | preset.given;
+}
+
+static int64_t count_requests(const request_counts *counts) {
+  int64_t n = 0;
+  for (size_t i = 0; i < counts->n_runs; i++) {
+    n += counts->runs[i].n_requests;
+  }
+  return n;
+}
+
+/* Lists say how many requests there are. */
+static int complete_requests(problem_spec *spec, text_error *error) {
+  int64_t n_kv = count_requests(&spec->kv), n_q = count_requests(&spec->q);
+  if (n_kv > 0 && n_q > 0 && n_kv != n_q) {
+    return fail(error, "q: lists the rows of %lld requests, and kv the lengths of %lld",
+                (long long)n_q, (long long)n_kv);
+  }
+  int64_t n = n_kv > 0 ? n_kv : n_q;
+  if (n > 0 && is_given(spec, W_B) && spec->b != n) {
+    return fail(error, "b=%lld: %s lists %lld %s; leave b out or make them equal",
+                (long long)spec->b, n_kv > 0 ? "kv" : "q", (long long)n,
+                n_kv > 0 ? "lengths" : "numbers of rows");
+  }
+  spec->b = n > 0 ? n : spec->b;
+  return 0;
+}
+
+static void complete_scales(problem_spec *spec) {
+  static const int64_t modes[] = {[SPLITKV_INT8] = SPLITKV_SCALE_TOKEN,
+                                  [SPLITKV_FP8_E4M3] = SPLITKV_SCALE_TENSOR,
+                                  [SPLITKV_FP8_E5M2] = SPLITKV_SCALE_TENSOR,
+                                  [SPLITKV_INT4] = SPLITKV_SCALE_TOKEN};
+  if (!is_given(spec, W_SCALES)) {
+    spec->k_scales = spec->v_scales =
+        problem_is_quantised(spec->dtype_kv) ? modes[spec->dtype_kv] : SPLITKV_SCALE_NONE;
+  }
+}
+
+static int check_mla(const problem_spec *spec, text_error *error) {
+  if (spec->mla && spec->dv > spec->d) {
+    return fail(error, "dv=%lld: with mla V is the first dv channels of K, and K has %lld",
+                (long long)spec->dv, (long long)spec->d);
+  }
+  if (spec->mla && spec->k_scales != spec->v_scales) {
+    return fail(error,
+                "scales=%s/%s: with mla K and V are the same codes, and have the same scales",
+                problem_scale_mode_name(spec->k_scales), problem_scale_mode_name(spec->v_scales));
+  }
+  return 0;
+}
+
+int problem_spec_complete(problem_spec *spec, int64_t default_threads, text_error *error) {
+  if (complete_requests(spec, error)) {
+    return -1;
+  }
+  uint64_t has = is_given(spec, W_MODEL) ? apply_model(spec) : spec->given;
   static const struct {
     int word, source;
   } defaults[] = {{W_DV, W_D}, {W_DTYPE_Q, W_DTYPE}, {W_DTYPE_KV, W_DTYPE}, {W_DTYPE_OUT, W_DTYPE}};
   for (size_t i = 0; i < sizeof defaults / sizeof defaults[0]; i++) {
-    if (!is_given(spec, defaults[i].word)) {
+    if (!(has & BIT(defaults[i].word))) {
       *field_of(spec, &words[defaults[i].word]) = value_of(spec, &words[defaults[i].source]);
     }
   }
-  if (!is_given(spec, W_SCALE)) {
+  if (!(has & BIT(W_SCALE))) {
     spec->scale = (double)(1.0f / sqrtf((float)spec->d));
   }
-  if (!is_given(spec, W_THREADS)) {
+  if (!(has & BIT(W_THREADS))) {
     spec->threads = default_threads;
   }
-  return 0;
+  complete_scales(spec);
+  return check_mla(spec, error);
+}
+
+/* ── what a problem is ──────────────────────────────────────────────────────────────────────── */
+
+int problem_is_quantised(int64_t dtype) {
+  return dtype >= SPLITKV_INT8 && dtype <= SPLITKV_INT4;
+}
+
+int problem_spec_is_decode(const problem_spec *spec) {
+  return spec->q.kind == COUNTS_EVERY && spec->q.low == 1;
+}
+
+int problem_spec_is_plain(const problem_spec *spec) {
+  return problem_spec_is_decode(spec) && spec->window == 0 && spec->softcap == 0 && !spec->sinks &&
+         !spec->alibi && spec->chunk == 0 && spec->tree == 0 && !spec->mla &&
+         !problem_is_quantised(spec->dtype_kv);
 }
 
 /* ── back to text ───────────────────────────────────────────────────────────────────────────── */
@@ -697,7 +963,11 @@ static const char *choice_name(const choice *choices, int64_t value) {
 }
 
 const char *problem_dtype_name(int64_t dtype) {
-  return choice_name(dtype_choices, dtype);
+  return choice_name(kv_dtype_choices, dtype);
+}
+
+const char *problem_scale_mode_name(int64_t mode) {
+  return choice_name(scale_mode_choices, mode);
 }
 
 const char *problem_rule_name(int64_t rule) {
@@ -716,21 +986,19 @@ void problem_split_text(int64_t policy, int64_t value, char *text, size_t capaci
   }
 }
 
-static void append_kv(text_buffer *buffer, const problem_spec *spec) {
-  if (spec->kv == KV_EVERY) {
-    append(buffer, "kv=%lld", (long long)spec->kv_low);
-    return;
+static void append_counts(text_buffer *buffer, const char *name, const request_counts *counts) {
+  append(buffer, "%s=", name);
+  if (counts->kind != COUNTS_LIST) {
+    append(buffer, "%lld", (long long)counts->low);
   }
-  if (spec->kv == KV_RANGE) {
-    append(buffer, "kv=%lld..%lld", (long long)spec->kv_low, (long long)spec->kv_high);
-    return;
+  if (counts->kind == COUNTS_RANGE) {
+    append(buffer, "..%lld", (long long)counts->high);
   }
-  append(buffer, "kv=");
-  for (size_t i = 0; i < spec->n_kv_runs; i++) {
-    append(buffer, "%s%lld", i ? "," : "", (long long)spec->kv_runs[i].kv_len_tokens);
-    /* A list of one length needs its count, or it would read as every request's length. */
-    if (spec->kv_runs[i].n_requests > 1 || spec->n_kv_runs == 1) {
-      append(buffer, "x%lld", (long long)spec->kv_runs[i].n_requests);
+  for (size_t i = 0; i < counts->n_runs; i++) {
+    append(buffer, "%s%lld", i ? "," : "", (long long)counts->runs[i].count);
+    /* A list of one number needs its count, or it would read as every request's. */
+    if (counts->runs[i].n_requests > 1 || counts->n_runs == 1) {
+      append(buffer, "x%lld", (long long)counts->runs[i].n_requests);
     }
   }
 }
@@ -744,8 +1012,8 @@ static void append_word(text_buffer *buffer, const problem_spec *spec, const wor
   case WORD_CHOICE:
     append(buffer, "%s=%s", rule->name, choice_name(rule->choices, value_of(spec, rule)));
     break;
-  case WORD_KV:
-    append_kv(buffer, spec);
+  case WORD_COUNTS:
+    append_counts(buffer, rule->name, const_counts_of(spec, rule));
     break;
   case WORD_SPLIT:
     problem_split_text(spec->split, spec->split_value, split, sizeof split);
@@ -757,6 +1025,15 @@ static void append_word(text_buffer *buffer, const problem_spec *spec, const wor
   case WORD_SOFTCAP:
     append(buffer, "softcap=%.9g", spec->softcap);
     break;
+  case WORD_SCALES:
+    append(buffer, "scales=%s", problem_scale_mode_name(spec->k_scales));
+    if (spec->v_scales != spec->k_scales) {
+      append(buffer, "/%s", problem_scale_mode_name(spec->v_scales));
+    }
+    break;
+  case WORD_MODEL:
+    append(buffer, "model=%s", model_presets[spec->model].name);
+    break;
   case WORD_FLAG:
     append(buffer, "%s", rule->name);
     break;
@@ -764,8 +1041,8 @@ static void append_word(text_buffer *buffer, const problem_spec *spec, const wor
 }
 
 /* Words that a problem's full text leaves out: those of another device, those whose value is worked
- * out from the lengths, what is plain attention, and, where Q, KV and out have one type, all but
- * the one that says it. */
+ * out from the lengths, what is plain attention, a model, whose words stand there, and, where Q, KV
+ * and out have one type, all but the one that says it. */
 static int is_left_out(const problem_spec *spec, int index) {
   if (!is_known(spec, &words[index])) {
     return 1;
@@ -776,7 +1053,18 @@ static int is_left_out(const problem_spec *spec, int index) {
   if (index == W_SOFTCAP) {
     return spec->softcap == 0;
   }
-  if (index == W_WINDOW || words[index].kind == WORD_FLAG) {
+  if (index == W_Q) {
+    return problem_spec_is_decode(spec);
+  }
+  if (index == W_MODEL) {
+    return 1;
+  }
+  if (index == W_SCALES) {
+    return spec->k_scales == SPLITKV_SCALE_NONE && spec->v_scales == SPLITKV_SCALE_NONE &&
+           !problem_is_quantised(spec->dtype_kv);
+  }
+  if (index == W_WINDOW || index == W_WINDOW_RIGHT || index == W_CHUNK || index == W_TREE ||
+      index == W_SCALES_DTYPE || words[index].kind == WORD_FLAG) {
     return value_of(spec, &words[index]) == 0;
   }
   int is_one_dtype = spec->dtype_q == spec->dtype_kv && spec->dtype_q == spec->dtype_out &&
@@ -812,25 +1100,34 @@ uint64_t random_next(uint64_t *state) {
   return z ^ (z >> 31);
 }
 
-int64_t *problem_spec_lengths(const problem_spec *spec) {
+/* A number for each request; NULL when memory is short. */
+static int64_t *choose_counts(const problem_spec *spec, const request_counts *counts,
+                              uint64_t seed) {
   size_t n = (size_t)spec->b;
-  int64_t *lengths = calloc(n ? n : 1, sizeof *lengths);
-  if (!lengths) {
+  int64_t *chosen = calloc(n ? n : 1, sizeof *chosen);
+  if (!chosen) {
     return NULL;
   }
-  if (spec->kv == KV_LIST) {
+  if (counts->kind == COUNTS_LIST) {
     size_t r = 0;
-    for (size_t i = 0; i < spec->n_kv_runs; i++) {
-      for (int64_t j = 0; j < spec->kv_runs[i].n_requests; j++) {
-        lengths[r++] = spec->kv_runs[i].kv_len_tokens;
+    for (size_t i = 0; i < counts->n_runs; i++) {
+      for (int64_t j = 0; j < counts->runs[i].n_requests; j++) {
+        chosen[r++] = counts->runs[i].count;
       }
     }
-    return lengths;
+    return chosen;
   }
-  uint64_t state = (uint64_t)spec->seed;
-  uint64_t span = (uint64_t)(spec->kv_high - spec->kv_low) + 1;
+  uint64_t span = (uint64_t)(counts->high - counts->low) + 1;
   for (size_t r = 0; r < n; r++) {
-    lengths[r] = spec->kv_low + (int64_t)(random_next(&state) % span);
+    chosen[r] = counts->low + (int64_t)(random_next(&seed) % span);
   }
-  return lengths;
+  return chosen;
+}
+
+int64_t *problem_spec_lengths(const problem_spec *spec) {
+  return choose_counts(spec, &spec->kv, (uint64_t)spec->seed);
+}
+
+int64_t *problem_spec_q_rows(const problem_spec *spec) {
+  return choose_counts(spec, &spec->q, (uint64_t)spec->seed ^ 0x726f7773u);
 }

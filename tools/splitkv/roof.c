@@ -25,16 +25,18 @@ splitkv_isa roof_isa(const char *kernel_set) {
 typedef struct read_job {
   splitkv_isa isa;
   const roof_memory *memory;
-  int64_t n_tasks[2]; /* of each piece */
+  int64_t n_tasks[ROOF_PIECES]; /* of each piece */
   size_t prefetch_bytes;
   _Atomic uint32_t sink; /* keeps the reads alive */
 } read_job;
 
 static void read_stretch(void *context, int64_t i) {
   read_job *job = context;
-  int piece = i >= job->n_tasks[0];
-  size_t n = (size_t)job->n_tasks[piece];
-  size_t index = (size_t)(i - (piece ? job->n_tasks[0] : 0));
+  int piece = 0;
+  for (; i >= job->n_tasks[piece]; piece++) {
+    i -= job->n_tasks[piece];
+  }
+  size_t n = (size_t)job->n_tasks[piece], index = (size_t)i;
   size_t size = job->memory->size_bytes[piece];
   /* Whole cache lines: first byte of stretch k. */
   size_t step = (size / n + 63) / 64 * 64;
@@ -48,15 +50,16 @@ static void read_stretch(void *context, int64_t i) {
 
 double roof_read(const roof_machine *machine, const roof_memory *memory, size_t prefetch_bytes) {
   read_job job = {.isa = machine->isa, .memory = memory, .prefetch_bytes = prefetch_bytes};
-  for (int piece = 0; piece < 2; piece++) {
+  int64_t n_all = 0;
+  for (int piece = 0; piece < ROOF_PIECES; piece++) {
     size_t size = memory->size_bytes[piece];
     int64_t n = (int64_t)(size / READ_BYTES);
     n = n < machine->n_threads ? machine->n_threads : n;
     job.n_tasks[piece] = size == 0 ? 0 : n;
+    n_all += job.n_tasks[piece];
   }
   double start = machine_seconds();
-  machine->pool->parallel_for(machine->pool->context, job.n_tasks[0] + job.n_tasks[1], read_stretch,
-                              &job);
+  machine->pool->parallel_for(machine->pool->context, n_all, read_stretch, &job);
   return machine_seconds() - start;
 }
 

@@ -17,13 +17,14 @@ typedef struct roof_machine {
 /* The isa of a kernel set by its name; SPLITKV_ISA_SCALAR where there is none. */
 splitkv_isa roof_isa(const char *kernel_set);
 
-/* Two pieces of memory. */
+/* Pieces of memory, some of which may be empty. */
+enum { ROOF_PIECES = 6 };
 typedef struct roof_memory {
-  const void *data[2];
-  size_t size_bytes[2];
+  const void *data[ROOF_PIECES];
+  size_t size_bytes[ROOF_PIECES];
 } roof_memory;
 
-/* Seconds to read both pieces once with all threads. prefetch_bytes: see splitkv_probe_read. */
+/* Seconds to read all pieces once with all threads. prefetch_bytes: see splitkv_probe_read. */
 double roof_read(const roof_machine *machine, const roof_memory *memory, size_t prefetch_bytes);
 
 /* Multiply-adds per second of all threads together, over n_per_thread each. */

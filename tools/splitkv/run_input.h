@@ -18,6 +18,12 @@ typedef enum run_role {
   RUN_OFFSETS, /* CSR only */
   RUN_SINKS,   /* this one and the next are one number per query head */
   RUN_ALIBI,
+  RUN_Q_OFFSETS, /* query rows of each request */
+  RUN_TREE_MASK,
+  RUN_K_SCALES,
+  RUN_V_SCALES,
+  RUN_K_ZEROS,
+  RUN_V_ZEROS,
   RUN_N_ROLES
 } run_role;
 
@@ -32,6 +38,10 @@ typedef struct run_sources {
   const char *names[RUN_N_ROLES]; /* other names of tensors than run_role_tensor's, or NULL */
   const char *tensors_path;       /* a safetensors file, or NULL */
   bool is_bf16;                   /* uint16 .npy arrays hold bfloat16 */
+  bool has_kv_dtype;              /* K and V are of kv_dtype, whatever their arrays are called */
+  splitkv_dtype kv_dtype;
+  int64_t mla_channels; /* V is so many of the first channels of K; 0: it is a tensor of its own */
+  bool takes_floats;    /* K and V of floats alone */
 } run_sources;
 
 /* Do the options agree with each other? Exit status of the error line. */
@@ -49,6 +59,9 @@ typedef struct run_input {
   file_array arrays[RUN_N_ROLES];
   void *offsets_copy;    /* offsets in the table's type, where the file has another one */
   float *sinks, *slopes; /* as f32, NULL where there are none */
+  splitkv_dtype kv_dtype;
+  uint64_t *tree_mask;   /* packed, NULL without one */
+  float *wide_scales[2]; /* of K and V as f32, where they had to be converted */
 } run_input;
 
 /* Opens and reads all of them. On error one line on stderr, and an exit status other than TOOL_OK;
@@ -60,6 +73,9 @@ void run_input_free(run_input *input);
  * Reads problem->layout and leaves scale, split policy and kernel set alone. dtype_out becomes
  * dtype_q. Exit status as above. */
 int run_input_describe(run_input *input, splitkv_problem *problem, splitkv_batch *batch);
+
+/* Query rows in all. */
+int64_t run_input_n_rows(const run_input *input);
 
 /* The tensors for splitkv_run; out and lse are the caller's. */
 void run_input_tensors(const run_input *input, splitkv_tensors *tensors);

@@ -332,11 +332,10 @@ static bool find_dtype(const char *name, array_dtype *dtype) {
   static const struct {
     const char *name;
     array_dtype dtype;
-  } dtypes[] = {{"F32", ARRAY_F32},
-                {"F16", ARRAY_F16},
-                {"BF16", ARRAY_BF16},
-                {"I32", ARRAY_I32},
-                {"I64", ARRAY_I64}};
+  } dtypes[] = {{"F32", ARRAY_F32},        {"F16", ARRAY_F16},   {"BF16", ARRAY_BF16},
+                {"I32", ARRAY_I32},        {"I64", ARRAY_I64},   {"I8", ARRAY_I8},
+                {"U8", ARRAY_U8},          {"BOOL", ARRAY_BOOL}, {"F8_E4M3", ARRAY_F8_E4M3},
+                {"F8_E5M2", ARRAY_F8_E5M2}};
   for (size_t i = 0; i < sizeof dtypes / sizeof dtypes[0]; i++) {
     if (strcmp(name, dtypes[i].name) == 0) {
       *dtype = dtypes[i].dtype;
@@ -352,7 +351,9 @@ bool safetensors_get(const safetensors *file, const char *name, file_array *arra
   if (entry == NULL) return file_fail(error, "has no tensor '%s'", name);
   file_array array = {0};
   if (!find_dtype(entry->dtype, &array.dtype))
-    return file_fail(error, "tensor '%s' has dtype %s; what is read is F32, F16, BF16, I32 and I64",
+    return file_fail(error,
+                     "tensor '%s' has dtype %s; what is read is F32, F16, BF16, I32, I64, I8, U8, "
+                     "BOOL, F8_E4M3 and F8_E5M2",
                      name, entry->dtype);
   const cJSON *dimension = NULL;
   cJSON_ArrayForEach(dimension, entry->shape) {

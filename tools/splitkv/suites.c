@@ -165,6 +165,90 @@ static const suite_case variants[] = {
      SUITE_CHECK},
 };
 
+/* Each model in decode, a prefill chunk, decode beside a chunk, and the verification of a tree of
+ * drafts. Contexts are longer than windows, and chunks of a prefill lie across a border of the
+ * model's own chunks. */
+#define MODEL(label, name, kv, q)                                                                  \
+  {label "-decode", "model=" name " kv=" kv ",300 page=16 table=shuffled", SUITE_BOTH},            \
+      {label "-prefill", "model=" name " kv=" kv " q=" q " page=64", SUITE_BOTH},                  \
+      {label "-mixed", "model=" name " kv=700," kv ",1,65 q=1," q ",1,1 table=shuffled",           \
+       SUITE_BOTH},                                                                                \
+  {                                                                                                \
+    label "-tree", "model=" name " kv=300," kv " q=8 tree=8 page=32 table=shuffled", SUITE_BOTH    \
+  }
+static const suite_case models[] = {
+    MODEL("qwen3-0.6b", "qwen3-0.6b", "1300", "24"),
+    MODEL("qwen3-1.7b", "qwen3-1.7b", "1000", "24"),
+    MODEL("qwen3-4b", "qwen3-4b", "1000", "16"),
+    MODEL("qwen3-8b", "qwen3-8b", "1000", "16"),
+    MODEL("qwen3-14b", "qwen3-14b", "1000", "12"),
+    MODEL("qwen3-32b", "qwen3-32b", "1000", "9"),
+    MODEL("llama-3.1-8b", "llama-3.1-8b", "1300", "12"),
+    MODEL("llama-3.1-70b", "llama-3.1-70b", "1000", "9"),
+    MODEL("mistral-7b", "mistral-7b", "4300", "4"),
+    MODEL("phi-3", "phi-3", "2200", "7"),
+    MODEL("bloom-7b", "bloom-7b", "1000", "12"),
+    MODEL("deepseek-v3", "deepseek-v3", "500", "4"),
+    MODEL("gemma-2-9b-global", "gemma-2-9b/global", "1000", "16"),
+    MODEL("gemma-2-9b-local", "gemma-2-9b/local", "4300", "4"),
+    MODEL("gemma-3-27b-global", "gemma-3-27b/global", "1000", "16"),
+    MODEL("gemma-3-27b-local", "gemma-3-27b/local", "1300", "16"),
+    MODEL("gpt-oss-20b-global", "gpt-oss-20b/global", "1000", "12"),
+    MODEL("gpt-oss-20b-local", "gpt-oss-20b/local", "300", "48"),
+    MODEL("llama-4-scout-global", "llama-4-scout/global", "1000", "12"),
+    MODEL("llama-4-scout-local", "llama-4-scout/local", "8195", "6"),
+};
+#undef MODEL
+
+/* Codes of each kind with scales of each kind, over groups 1, 4 and 8 and other odd ones, ragged
+ * lengths, and channels that are no multiple of anything where the codes allow it. */
+#define SHAPE_1 "kv=300,0,77,1 hq=3 hkv=3 page=7 table=shuffled "
+#define SHAPE_4 "b=5 kv=0..600 hq=8 hkv=2 page=16 table=shared "
+#define SHAPE_8 "kv=513,64,77 hq=16 hkv=2 page=64 layout=hnd table=shuffled "
+#define SHAPE_5 "b=7 kv=0..400 hq=15 hkv=3 page=19 table=shuffled format=csr split=size:50 "
+#define CODES(dtype, odd)                                                                          \
+  {dtype "-none", SHAPE_1 "d=64 scales=none kv_dtype=" dtype, SUITE_CHECK},                        \
+      {dtype "-tensor", SHAPE_8 "d=128 scales=tensor kv_dtype=" dtype, SUITE_CHECK},               \
+      {dtype "-head", SHAPE_5 "d=" odd " scales=head kv_dtype=" dtype, SUITE_CHECK},               \
+      {dtype "-channel", SHAPE_4 "d=128 dv=96 scales=channel kv_dtype=" dtype, SUITE_CHECK},       \
+      {dtype "-token", SHAPE_8 "d=80 scales=token scales_dtype=f16 kv_dtype=" dtype, SUITE_CHECK}, \
+      {dtype "-group32", SHAPE_4 "d=" odd " scales=group32 kv_dtype=" dtype, SUITE_CHECK},         \
+      {dtype "-group64", SHAPE_1 "d=192 dv=128 scales=group64 scales_dtype=f16 kv_dtype=" dtype,   \
+       SUITE_CHECK},                                                                               \
+      {dtype "-channel-token",                                                                     \
+       SHAPE_8 "d=" odd " scales=channel/token data=adversarial kv_dtype=" dtype, SUITE_CHECK},    \
+      {dtype "-masks", SHAPE_4 "d=64 q=0..9 causal window=200 softcap=20 sinks kv_dtype=" dtype,   \
+       SUITE_CHECK},                                                                               \
+      {dtype "-mla", SHAPE_5 "d=96 dv=72 mla scales=group32 kv_dtype=" dtype, SUITE_CHECK},        \
+      {dtype "-q-bf16", SHAPE_1 "d=112 dtype=bf16 kv_dtype=" dtype, SUITE_CHECK}, {                \
+    dtype "-8k", "kv=8192 table=shuffled kv_dtype=" dtype, SUITE_BOTH                              \
+  }
+#define ZEROS(dtype, odd)                                                                          \
+  {dtype "-zeros-tensor", SHAPE_1 "d=" odd " scales=tensor zeros kv_dtype=" dtype, SUITE_CHECK},   \
+      {dtype "-zeros-head", SHAPE_4 "d=128 scales=head zeros kv_dtype=" dtype, SUITE_CHECK},       \
+      {dtype "-zeros-channel", SHAPE_8 "d=" odd " scales=channel zeros kv_dtype=" dtype,           \
+       SUITE_CHECK},                                                                               \
+      {dtype "-zeros-token", SHAPE_5 "d=64 scales=token zeros scales_dtype=f16 kv_dtype=" dtype,   \
+       SUITE_CHECK},                                                                               \
+      {dtype "-zeros-group32", SHAPE_8 "d=128 dv=" odd " scales=group32 zeros kv_dtype=" dtype,    \
+       SUITE_CHECK},                                                                               \
+      {dtype "-zeros-group64", SHAPE_4 "d=96 scales=group64 zeros kv_dtype=" dtype, SUITE_CHECK},  \
+      {dtype "-zeros-channel-group32",                                                             \
+       SHAPE_1 "d=64 scales=channel/group32 zeros data=adversarial kv_dtype=" dtype, SUITE_CHECK}, \
+  {                                                                                                \
+    dtype "-zeros-none-token", SHAPE_4 "d=64 scales=none/token zeros kv_dtype=" dtype, SUITE_CHECK \
+  }
+static const suite_case quant[] = {
+    CODES("int8", "77"), CODES("fp8_e4m3", "33"), CODES("fp8_e5m2", "111"),
+    CODES("int4", "70"), ZEROS("int8", "35"),     ZEROS("int4", "34"),
+};
+#undef CODES
+#undef ZEROS
+#undef SHAPE_1
+#undef SHAPE_4
+#undef SHAPE_8
+#undef SHAPE_5
+
 /* What the Ascend kernel was never tested on: ragged lengths, empty requests, partial pages, tables
  * that are not the identity, pages other than 128, channels other than 128, cores other than 24,
  * splits beside a tail, bf16. A case has a rule where the other one plans the same. */
@@ -229,6 +313,8 @@ const suite suites[] = {
     SUITE("odd", odd, "groups 1 to 128, d and dv 1 to 576, pages 1 to 20000"),
     SUITE("long", long_context, "up to 1 M tokens"),
     SUITE("variants", variants, "sliding windows, soft-cap, sinks and ALiBi"),
+    SUITE("models", models, "models in decode, prefill, both, and trees of drafts"),
+    SUITE("quant", quant, "KV in int8, fp8 and int4 with scales and zero points"),
     SUITE("ascend", ascend,
           "for 'splitkv ascend': what the pull request's kernel was never run on"),
 };

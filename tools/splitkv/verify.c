@@ -2,6 +2,7 @@
 #include "verify.h"
 
 #include "data.h"
+#include "rows.h"
 #include "tool.h"
 
 #include "ref.h"
@@ -21,13 +22,14 @@ typedef struct oracle_job {
 static void compute_requests(void *context, int64_t first, int64_t end) {
   oracle_job *job = context;
   const tool_case *c = job->c;
-  if (ref_attention(&c->problem, c->kv_lens, first, end - first, &c->tensors, job->result)) {
+  if (ref_attention(&c->problem, c->kv_lens, c->q_offsets, first, end - first, &c->tensors,
+                    job->result)) {
     atomic_store(&job->failed, 1);
   }
 }
 
 int oracle_compute(oracle *o, const tool_case *c, const char *name, const splitkv_pool *pool) {
-  size_t n_rows = (size_t)(c->batch.n_requests * c->problem.n_heads_q);
+  size_t n_rows = (size_t)(c->n_rows * c->problem.n_heads_q);
   size_t n_out = n_rows * (size_t)c->problem.head_dim_v;
   o->memory = malloc((n_out + 4 * n_rows + 1) * sizeof *o->memory);
   o->result = malloc(sizeof *o->result);
@@ -75,18 +77,23 @@ static int add_row(verdict *v, int64_t row, const ref_row_errors *e, double *wor
 }
 
 static void explain_bad_rows(verdict *v, const tool_case *c, int64_t n_bad, int64_t n_rows) {
-  if (n_bad > 0) {
-    snprintf(v->reason, sizeof v->reason,
-             "%lld of %lld rows are out of bounds, the worst %.3g times, request %lld head %lld",
-             (long long)n_bad, (long long)n_rows, v->worst,
-             (long long)(v->worst_row / c->problem.n_heads_q),
-             (long long)(v->worst_row % c->problem.n_heads_q));
+  if (n_bad == 0) {
+    return;
   }
+  int64_t row = v->worst_row / c->problem.n_heads_q, request = rows_request_of(c, row);
+  char of_request[40] = "";
+  if (!problem_spec_is_decode(c->spec)) {
+    snprintf(of_request, sizeof of_request, " row %lld", (long long)(row - c->q_offsets[request]));
+  }
+  snprintf(v->reason, sizeof v->reason,
+           "%lld of %lld rows are out of bounds, the worst %.3g times, request %lld%s head %lld",
+           (long long)n_bad, (long long)n_rows, v->worst, (long long)request, of_request,
+           (long long)(v->worst_row % c->problem.n_heads_q));
 }
 
 verdict oracle_compare(const oracle *o, const tool_case *c) {
   verdict v = {.pass = 1, .worst_row = -1};
-  int64_t n_rows = c->batch.n_requests * c->problem.n_heads_q;
+  int64_t n_rows = c->n_rows * c->problem.n_heads_q;
   int64_t n_bad = 0;
   double worst_bad = -1;
   splitkv_arithmetic arithmetic =
@@ -119,7 +126,7 @@ static double relative_error(const oracle *o, const float *out, int64_t n) {
 verdict oracle_compare_peer(const oracle *o, const tool_case *c, const float *out,
                             double *relative_l2) {
   verdict v = {.pass = 1, .worst_row = -1};
-  int64_t dv = c->problem.head_dim_v, n_rows = c->batch.n_requests * c->problem.n_heads_q;
+  int64_t dv = c->problem.head_dim_v, n_rows = c->n_rows * c->problem.n_heads_q;
   splitkv_problem dense = c->problem;
   dense.out_stride_head = dense.out_stride_request = 0;
   int64_t n_bad = 0;

@@ -15,7 +15,7 @@ typedef struct verdict {
   int pass;
   double max_abs_err, max_ulp_err, lse_err; /* largest of all rows */
   double worst;                             /* largest error / bound; <= 1 passes */
-  int64_t worst_row;                        /* request * hq + head, -1 without rows */
+  int64_t worst_row;                        /* query row * hq + head, -1 without rows */
   char reason[160];                         /* why it failed, "" if it passed */
 } verdict;
 
@@ -27,8 +27,8 @@ void oracle_free(oracle *o);
 /* Compares out and lse as they stand, and the red zones around everything that was written. */
 verdict oracle_compare(const oracle *o, const tool_case *c);
 
-/* Compares outputs of another library, f32 numbers [b, hq, dv] that are rounded to the case's own
- * type first. *relative_l2: the norm of all errors over that of what is right. No lse. */
+/* Compares outputs of another library, f32 numbers [rows, hq, dv] that are rounded to the case's
+ * own type first. *relative_l2: the norm of all errors over that of what is right. No lse. */
 verdict oracle_compare_peer(const oracle *o, const tool_case *c, const float *out,
                             double *relative_l2);
 

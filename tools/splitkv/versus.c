@@ -29,9 +29,9 @@ int versus_begin(versus_case *vc, const versus *v, const tool_case *c, const cha
   if (v->n == 0) {
     return TOOL_OK;
   }
-  if (c->spec->window > 0 || c->spec->softcap > 0 || c->spec->sinks || c->spec->alibi) {
-    return tool_unsupported("--vs: %s: peers are measured with plain attention, without window, "
-                            "softcap, sinks and alibi",
+  if (!problem_spec_is_plain(c->spec)) {
+    return tool_unsupported("--vs: %s: peers are measured with plain attention, without q, window, "
+                            "softcap, sinks, alibi, chunk, tree, mla and codes",
                             name);
   }
   int status = peer_data_create(&vc->data, c, name);

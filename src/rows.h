@@ -1,0 +1,84 @@
+/* Query rows: which tokens each attends to, and which of them are walked together.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ *
+ * A block is a range of query rows of one request that share each tile of K and V. Wherever work is
+ * cut, measured and walked, tokens of a block are counted from the first one that some row of it
+ * attends to: those before are as if they were not there. */
+#ifndef SPL_ROWS_H
+#define SPL_ROWS_H
+
+#include <stdbool.h>
+
+#include "problem.h"
+
+/* Rows of query heads that a block should have: more make a tile's work so large beside its reading
+ * that further ones gain nothing. */
+#define SPL_BLOCK_HEADS 64
+/* Most query rows of a block. */
+#define SPL_MAX_BLOCK_ROWS SPL_BLOCK_HEADS
+
+typedef struct spl_block {
+  int64_t request;
+  int64_t row, n_rows; /* query rows [row, row + n_rows) of the batch */
+  int64_t first, end;  /* tokens of the request that some row attends to; both 0: none */
+  /* A block of a shared prefix has the rows of several requests, `request` is the first of them.
+   * Its rows have blocks of their own behind it, for the tokens behind the prefix. All of these are
+   * cut by spl_block_walk.shared, and every piece has slots. */
+  int64_t prefix; /* the block with the tokens before `first`; -1: there is none */
+  int64_t slot;   /* where its slots begin, if the rule cuts it */
+  bool is_shared, is_prefix;
+} spl_block;
+
+/* Where a query row stands and what it may attend to, before any tree mask. */
+typedef struct spl_row_range {
+  int64_t position;
+  int64_t first, end; /* tokens; both 0: none */
+} spl_row_range;
+
+/* Query rows per block. */
+int64_t spl_block_rows(const splitkv_problem *problem);
+
+/* Row i of n of a request. */
+spl_row_range spl_range_of_row(const splitkv_problem *problem, int64_t kv_len, int64_t n,
+                               int64_t i);
+
+/* Sets first and end of a block that begins with row i of n of its request. */
+void spl_measure_block(const splitkv_problem *problem, int64_t kv_len, int64_t n, int64_t i,
+                       spl_block *block);
+
+/* Most tokens between first and end of any block, of requests of up to kv_len tokens and n >= 1
+ * rows; grows with both. */
+int64_t spl_block_reach(const splitkv_problem *problem, int64_t kv_len, int64_t n);
+
+/* The bits of tokens [token, token + 64) that a row attends to. tree: the row's mask, or NULL. */
+uint64_t spl_row_mask(const splitkv_problem *problem, const spl_row_range *range, int64_t kv_len,
+                      const uint64_t *tree, int64_t token);
+
+/* Words of a row of tree_mask. */
+static inline int64_t spl_tree_words(const splitkv_problem *problem) {
+  return problem->tree_tokens / 64 + (problem->tree_tokens % 64 != 0);
+}
+
+/* The blocks of a batch, in order. */
+typedef struct spl_block_walk {
+  const splitkv_problem *problem;
+  const splitkv_batch *batch;
+  splitkv_problem shared; /* the rule that blocks with a shared prefix are cut by */
+  int64_t n;              /* blocks so far */
+  int64_t request, row;   /* where the next one begins: a row of a request */
+  int64_t next_prefix;
+  int64_t prefix, prefix_tokens, prefix_end; /* of requests before prefix_end; -1: none */
+} spl_block_walk;
+
+/* The batch has been checked. */
+spl_block_walk spl_begin_blocks(const spl_shape *shape, const splitkv_batch *batch);
+bool spl_next_block(spl_block_walk *walk, spl_block *block);
+
+/* Most pieces of a block with a shared prefix, of AUTO. */
+int64_t spl_most_shared_pieces(const splitkv_problem *problem, int64_t n_workers);
+
+/* What the rows of a block cost per token, where one row costs 1. */
+int64_t spl_block_weight(const spl_shape *shape, int64_t n_rows);
+
+#endif
