@@ -214,6 +214,7 @@ static void compute_scores(const work *w, const ref_result *result) {
     result->max_spread[result_row(w, &w->queries[i])] = 0;
   for (int64_t t = w->begin; t < w->end; ++t) {
     if (any_attends(w, t)) load_k(w, t, row);
+    const double size = result->max_spread != NULL ? fabs(w->scale) * sum_of_sizes(row, d) : 0;
     for (int64_t i = 0; i < w->n_queries; ++i) {
       const query *q = &w->queries[i];
       double *score = &w->scores[i * n + t - w->begin];
@@ -222,14 +223,15 @@ static void compute_scores(const work *w, const ref_result *result) {
       *score = capped(w, w->scale * dot(w->q + i * d, row, d)) + bias_of(w, q, t);
       if (result->max_spread != NULL) {
         double *spread = &result->max_spread[result_row(w, q)];
-        *spread =
-            fmax(*spread, fabs(w->scale) * sum_of_sizes(row, d) * largest_size(w->q + i * d, d));
+        *spread = fmax(*spread, size);
       }
       if (result->max_products == NULL) continue;
       double *most = &result->max_products[result_row(w, q)];
       *most = fmax(*most, fabs(w->scale) * abs_dot(w->q + i * d, row, d));
     }
   }
+  for (int64_t i = 0; result->max_spread != NULL && i < w->n_queries; ++i)
+    result->max_spread[result_row(w, &w->queries[i])] *= largest_size(w->q + i * d, d);
 }
 
 /* What the error bounds speak of: the largest |score|. With ALiBi the largest |capped score| +
