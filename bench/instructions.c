@@ -28,7 +28,7 @@ enum { CANNOT = 77 };
 
 typedef struct shape {
   const char *name;
-  splitkv_dtype dtype;
+  splitkv_dtype dtype, dtype_kv;
   splitkv_layout layout;
   int64_t n_heads_q, n_heads_kv, head_dim, page_size_tokens, kv_len;
 } shape;
@@ -36,10 +36,13 @@ typedef struct shape {
 /* More tokens than are summed plainly, and a part of a tile. A quarter of them is two tiles and a
  * part. */
 static const shape shapes[] = {
-    {"f32-group1", SPLITKV_F32, SPLITKV_LAYOUT_NHD, 2, 2, 128, 128, 640},
-    {"f16-group4", SPLITKV_F16, SPLITKV_LAYOUT_NHD, 8, 2, 128, 128, 640},
-    {"bf16-group16", SPLITKV_BF16, SPLITKV_LAYOUT_NHD, 16, 1, 128, 16, 640},
-    {"f16-group5-odd", SPLITKV_F16, SPLITKV_LAYOUT_HND, 5, 1, 80, 7, 601},
+    {"f32-group1", SPLITKV_F32, SPLITKV_F32, SPLITKV_LAYOUT_NHD, 2, 2, 128, 128, 640},
+    {"f16-group4", SPLITKV_F16, SPLITKV_F16, SPLITKV_LAYOUT_NHD, 8, 2, 128, 128, 640},
+    {"bf16-group16", SPLITKV_BF16, SPLITKV_BF16, SPLITKV_LAYOUT_NHD, 16, 1, 128, 16, 640},
+    {"f16-group5-odd", SPLITKV_F16, SPLITKV_F16, SPLITKV_LAYOUT_HND, 5, 1, 80, 7, 601},
+    {"int8-group4", SPLITKV_F16, SPLITKV_INT8, SPLITKV_LAYOUT_NHD, 8, 2, 128, 128, 640},
+    {"e4m3-group4", SPLITKV_F16, SPLITKV_FP8_E4M3, SPLITKV_LAYOUT_NHD, 8, 2, 128, 128, 640},
+    {"int4-group4", SPLITKV_F16, SPLITKV_INT4, SPLITKV_LAYOUT_NHD, 8, 2, 128, 128, 640},
 };
 enum { N_SHAPES = sizeof shapes / sizeof shapes[0] };
 
@@ -73,17 +76,20 @@ static void *get_memory(size_t size_bytes) {
   return memory;
 }
 
-static size_t dtype_bytes(splitkv_dtype dtype) {
-  return dtype == SPLITKV_F32 ? 4 : 2;
+static size_t dtype_bits(splitkv_dtype dtype) {
+  if (dtype == SPLITKV_INT4) return 4;
+  return dtype == SPLITKV_F32 ? 32 : dtype > SPLITKV_BF16 ? 8 : 16;
 }
 
-/* n elements between 1/2 and 1 in size, of either sign. */
+/* n elements between 1/2 and 1 in size, of either sign; codes of any size but the largest. */
 static void *make_tensor(splitkv_dtype dtype, int64_t n, uint32_t seed) {
-  void *tensor = get_memory((size_t)n * dtype_bytes(dtype));
+  void *tensor = get_memory((size_t)n * dtype_bits(dtype) / 8);
   for (int64_t i = 0; i < n; i++) {
     seed = seed * 1664525u + 1013904223u;
     const uint32_t sign = seed & 0x80000000u, fraction = seed >> 9 & 0x3fffffu;
-    if (dtype == SPLITKV_F32) {
+    if (dtype > SPLITKV_BF16) {
+      ((uint8_t *)tensor)[i * (int64_t)dtype_bits(dtype) / 8] = (uint8_t)(seed >> 24 & 0xbf);
+    } else if (dtype == SPLITKV_F32) {
       ((uint32_t *)tensor)[i] = sign | 0x3f000000u | fraction;
     } else if (dtype == SPLITKV_F16) {
       ((uint16_t *)tensor)[i] = (uint16_t)(sign >> 16 | 0x3800u | fraction >> 12);
@@ -107,7 +113,9 @@ static running make_run(const shape *s, splitkv_isa isa) {
   p->head_dim = p->head_dim_v = s->head_dim;
   p->page_size_tokens = s->page_size_tokens;
   p->n_pages = p->table_width = n_pages;
-  p->dtype_q = p->dtype_kv = p->dtype_out = s->dtype;
+  p->dtype_q = p->dtype_out = s->dtype;
+  p->dtype_kv = s->dtype_kv;
+  p->scale = s->dtype_kv > SPLITKV_BF16 ? 0x1p-10F : 0; /* codes are large numbers without scales */
   p->layout = s->layout;
   splitkv_batch batch;
   splitkv_batch_init(&batch);
@@ -124,10 +132,10 @@ static running make_run(const shape *s, splitkv_isa isa) {
   splitkv_tensors *t = &r.tensors;
   splitkv_tensors_init(t);
   t->q = make_tensor(s->dtype, s->n_heads_q * s->head_dim, 1);
-  t->k = make_tensor(s->dtype, in_cache, 2);
-  t->v = make_tensor(s->dtype, in_cache, 3);
+  t->k = make_tensor(s->dtype_kv, in_cache, 2);
+  t->v = make_tensor(s->dtype_kv, in_cache, 3);
   t->block_table = table;
-  t->out = get_memory((size_t)(s->n_heads_q * s->head_dim) * dtype_bytes(s->dtype));
+  t->out = get_memory((size_t)(s->n_heads_q * s->head_dim) * dtype_bits(s->dtype) / 8);
   t->lse = get_memory((size_t)s->n_heads_q * sizeof(float));
   return r;
 }
@@ -203,7 +211,7 @@ int main(int argc, char **argv) {
   } else {
     counted_run(&r);
   }
-  printf("%lld\n",
-         (long long)(2 * s.kv_len * s.n_heads_kv * s.head_dim) * (long long)dtype_bytes(s.dtype));
+  printf("%lld\n", (long long)(2 * s.kv_len * s.n_heads_kv * s.head_dim) *
+                       (long long)dtype_bits(s.dtype_kv) / 8);
   return 0;
 }

@@ -64,6 +64,12 @@ ref_bounds ref_row_bounds(const splitkv_problem *problem, splitkv_arithmetic ari
                          : score;
   const double eps = 0x1p-20 * (1 + score / 8) * v;
   if (arithmetic == SPLITKV_ARITHMETIC_F32) return (ref_bounds){2 * eps, eps, 0x1p-20 * (1 + lse)};
+  if (arithmetic == SPLITKV_ARITHMETIC_INT8) {
+    /* Q and the weights of a tile are integers up to 32639. */
+    const double spread = 0x1p-15 * result->max_spread[row];
+    const double out = (0x1p-10 + 0x1p-12) * result->max_reach_v[row] + spread * v + 2 * eps;
+    return (ref_bounds){out, out, spread + 0x1p-20 * (1 + lse)};
+  }
   /* Weights have 8 bits; of an f32 Q the dot products see 16. Subnormals count as 0. */
   const double rough = (0x1p-8 + 0x1p-12 + 0x1p-16 * (1 + score)) * v + 0x1p-100;
   const double q_bits = problem->dtype_q == SPLITKV_F32 ? 0x1p-16 : 0x1p-20;

@@ -43,3 +43,11 @@ void ref_dequantise(const splitkv_problem *p, const splitkv_tensors *tensors, in
     row[c] = isinf(scale) ? (double)NAN : (double)(float)(scale * (row[c] - zero));
   }
 }
+
+double ref_reach_v(const splitkv_problem *p, const splitkv_tensors *tensors, int64_t page,
+                   int64_t slot, int64_t head) {
+  if (p->v_scale_mode != SPLITKV_SCALE_TOKEN) return 0;
+  const int64_t i = ref_scale_index(p, p->v_scale_mode, p->head_dim_v, page, slot, head, 0);
+  return fabs(ref_load(p->dtype_scales, tensors->v_scales, i)) *
+         (p->dtype_kv == SPLITKV_INT4 ? 8 : 128);
+}

@@ -172,6 +172,20 @@ static double sink_of(const work *w, int64_t head) {
   return (double)w->tensors->sinks[head];
 }
 
+static double largest_size(const double *x, int64_t n) {
+  double largest = 0;
+  for (int64_t i = 0; i < n; ++i)
+    largest = fmax(largest, fabs(x[i]));
+  return largest;
+}
+
+static double sum_of_sizes(const double *x, int64_t n) {
+  double sum = 0;
+  for (int64_t i = 0; i < n; ++i)
+    sum += fabs(x[i]);
+  return sum;
+}
+
 /* Where a query's numbers stand in the results. */
 static int64_t result_row(const work *w, const query *q) {
   return q->row * w->problem->n_heads_q + q->head;
@@ -196,19 +210,28 @@ static void compute_scores(const work *w, const ref_result *result) {
   load_queries(w);
   for (int64_t i = 0; result->max_products != NULL && i < w->n_queries; ++i)
     result->max_products[result_row(w, &w->queries[i])] = 0;
+  for (int64_t i = 0; result->max_spread != NULL && i < w->n_queries; ++i)
+    result->max_spread[result_row(w, &w->queries[i])] = 0;
   for (int64_t t = w->begin; t < w->end; ++t) {
     if (any_attends(w, t)) load_k(w, t, row);
+    const double size = result->max_spread != NULL ? fabs(w->scale) * sum_of_sizes(row, d) : 0;
     for (int64_t i = 0; i < w->n_queries; ++i) {
       const query *q = &w->queries[i];
       double *score = &w->scores[i * n + t - w->begin];
       *score = -INFINITY;
       if (!attends(w, q, t)) continue;
       *score = capped(w, w->scale * dot(w->q + i * d, row, d)) + bias_of(w, q, t);
+      if (result->max_spread != NULL) {
+        double *spread = &result->max_spread[result_row(w, q)];
+        *spread = fmax(*spread, size);
+      }
       if (result->max_products == NULL) continue;
       double *most = &result->max_products[result_row(w, q)];
       *most = fmax(*most, fabs(w->scale) * abs_dot(w->q + i * d, row, d));
     }
   }
+  for (int64_t i = 0; result->max_spread != NULL && i < w->n_queries; ++i)
+    result->max_spread[result_row(w, &w->queries[i])] *= largest_size(w->q + i * d, d);
 }
 
 /* What the error bounds speak of: the largest |score|. With ALiBi the largest |capped score| +
@@ -287,6 +310,17 @@ static void add_tokens(const work *w, int64_t first, int64_t end, double *max_ab
     add_compensated(&w->total[i], &w->correction[i], w->block[i]);
 }
 
+/* The largest |element| that the scales of the tokens of V allow for; 0 where tokens have none. */
+static double reach_of(const work *w, int64_t i) {
+  double reach = 0;
+  for (int64_t t = w->begin; t < w->end; ++t) {
+    if (!attends(w, &w->queries[i], t)) continue;
+    reach = fmax(reach, ref_reach_v(w->problem, w->tensors, page_of(w, t),
+                                    t % w->problem->page_size_tokens, w->kv_head));
+  }
+  return reach;
+}
+
 static void compute_chunk(const work *w, const ref_result *result) {
   const int64_t dv = w->problem->head_dim_v;
   compute_scores(w, result);
@@ -300,6 +334,7 @@ static void compute_chunk(const work *w, const ref_result *result) {
   for (int64_t i = 0; i < w->n_queries; ++i) {
     const int64_t row = result_row(w, &w->queries[i]);
     result->max_abs_v[row] = max_abs_v[i];
+    if (result->max_reach_v != NULL) result->max_reach_v[row] = fmax(max_abs_v[i], reach_of(w, i));
     for (int64_t c = 0; c < dv; ++c) {
       /* No weight at all is 0, whatever V holds; only a sink that is NaN shows. */
       const double sum = w->total[i * dv + c] + w->correction[i * dv + c];

@@ -19,6 +19,10 @@ typedef struct ref_result {
                        * sum of |capped score| and |bias| where weight is not negligible */
   double *max_abs_v;  /* largest |v| over the attended tokens, 0 if none */
   double *max_products; /* NULL, or: largest scale * sum_c |q[c] k[c]| over the attended tokens */
+  /* NULL, or what the bounds of the class int8 speak of: scale * max_c |q[c]| * the largest
+   * sum_c |k[c]|, and max_abs_v, or, where tokens of V have scales, the largest |scale| * 128
+   * (INT4: 8). */
+  double *max_spread, *max_reach_v;
 } ref_result;
 
 /* Computes requests [first_request, first_request + n_requests) of the batch whose lengths are

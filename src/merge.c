@@ -87,7 +87,7 @@ splitkv_status splitkv_merge(const splitkv_merge_args *args, splitkv_error *erro
   if (status != SPLITKV_OK) return status;
   const spl_kernel_set *kernels = NULL;
   status =
-      spl_choose_kernels(SPLITKV_ISA_AUTO, SPLITKV_ARITHMETIC_F32, SPLITKV_F32, &kernels, error);
+      spl_choose_kernels(SPLITKV_ISA_AUTO, SPLITKV_ARITHMETIC_F32, SPLITKV_F32, 1, &kernels, error);
   if (status != SPLITKV_OK) return status;
   for (int64_t row = 0; row < args->n_rows; row++)
     merge_row(args, kernels, row);

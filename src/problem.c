@@ -97,7 +97,7 @@ static splitkv_status check_counts(const splitkv_problem *p, splitkv_error *erro
        p->table_format == SPLITKV_TABLE_DENSE ? INT64_MAX : 0, SPLITKV_ERROR_TABLE_WIDTH},
       {"problem.split_policy", (int)p->split_policy, SPLITKV_SPLIT_AUTO, SPLITKV_SPLIT_NONE,
        SPLITKV_ERROR_SPLIT_POLICY},
-      {"problem.arithmetic", (int)p->arithmetic, SPLITKV_ARITHMETIC_F32, SPLITKV_ARITHMETIC_BF16,
+      {"problem.arithmetic", (int)p->arithmetic, SPLITKV_ARITHMETIC_F32, SPLITKV_ARITHMETIC_INT8,
        SPLITKV_ERROR_ARITHMETIC},
       {"problem.reserved", p->reserved, 0, 0, SPLITKV_ERROR_RESERVED},
       {"problem.window_tokens", p->window_tokens, 0, INT64_MAX, SPLITKV_ERROR_WINDOW},
@@ -411,6 +411,7 @@ splitkv_status spl_resolve(const splitkv_problem *problem, spl_shape *shape, spl
   shape->dv_padded = spl_ceil_div(p->head_dim_v, SPL_LANES) * SPL_LANES;
   shape->q_bytes = spl_dtype_bytes(p->dtype_q);
   shape->kv_bits = kv_bits(p->dtype_kv);
+  shape->kv_offset = p->dtype_kv == SPLITKV_INT8 ? 128 : 8;
   shape->k_quant = resolve_quant(p, p->k_scale_mode, p->head_dim, shape->d_padded);
   shape->v_quant = resolve_quant(p, p->v_scale_mode, p->head_dim_v, shape->dv_padded);
   shape->out_bytes = spl_dtype_bytes(p->dtype_out);
@@ -422,7 +423,11 @@ splitkv_status spl_resolve(const splitkv_problem *problem, spl_shape *shape, spl
   if (status != SPLITKV_OK) return status;
   status = resolve_q_and_out(p, shape, error);
   if (status != SPLITKV_OK) return status;
-  return spl_choose_kernels(p->isa, p->arithmetic, p->dtype_kv, &shape->kernels, error);
+  const bool has_plain_codes = shape->k_quant.form == SPL_FORM_PLAIN &&
+                               shape->v_quant.form == SPL_FORM_PLAIN &&
+                               p->k_scale_mode != SPLITKV_SCALE_CHANNEL;
+  return spl_choose_kernels(p->isa, p->arithmetic, p->dtype_kv, has_plain_codes, &shape->kernels,
+                            error);
 }
 
 splitkv_status splitkv_describe(const splitkv_problem *problem, splitkv_error *error) {

@@ -318,6 +318,7 @@ static void place_groups(const run_context *run, const spl_task_scratch *where,
                             .dv = shape->problem.head_dim_v,
                             .d_padded = shape->d_padded,
                             .dv_padded = shape->dv_padded,
+                            .kv_offset = shape->kv_offset,
                             .q_dtype = (int)shape->problem.dtype_q,
                             .rule = shape->rule};
     spl_describe_codes(shape, &shape->k_quant, &groups[i].k_codes);

@@ -236,7 +236,9 @@ typedef enum splitkv_isa {
   SPLITKV_ISA_AVX512 = 3, /* x86-64 with AVX-512 F, BW, DQ and VL */
   SPLITKV_ISA_NEON = 4,   /* AArch64 */
   /* x86-64 with AVX512-BF16 too: arithmetic BF16, for KV in bf16 */
-  SPLITKV_ISA_AVX512BF16 = 5
+  SPLITKV_ISA_AVX512BF16 = 5,
+  /* x86-64 with AVX512-VNNI too: arithmetic INT8, for KV in int8 and int4 */
+  SPLITKV_ISA_AVX512VNNI = 6
 } splitkv_isa;
 
 /* What the arithmetic may be (docs/numerics.md has the error bound of each class). */
@@ -244,7 +246,11 @@ typedef enum splitkv_arithmetic {
   SPLITKV_ARITHMETIC_F32 = 0, /* the class f32 and no other: the same bits on every CPU */
   /* Also dot products of bf16, in a class of its own, where the CPU has them and KV is bf16:
    * weights are rounded to bf16. Elsewhere the class f32. */
-  SPLITKV_ARITHMETIC_BF16 = 1
+  SPLITKV_ARITHMETIC_BF16 = 1,
+  /* Also integer dot products, in a class of its own, where the CPU has them and KV is int8 or int4
+   * without zero points, with scales of the tensor, heads or tokens (V also of channels): Q and the
+   * weights are rounded to 16 bits. Elsewhere the class f32. */
+  SPLITKV_ARITHMETIC_INT8 = 2
 } splitkv_arithmetic;
 
 /* problem.flags */
@@ -455,7 +461,7 @@ typedef struct splitkv_plan_info {
   size_t stack_bytes;     /* scratch per task that lies on the stack instead */
   double balance;         /* mean work of a task / most work of a task; 1 is perfect */
   int64_t n_regions;      /* see splitkv_plan_get_region */
-  const char *arithmetic; /* class of the kernel set: "f32" or "bf16" */
+  const char *arithmetic; /* class of the kernel set: "f32", "bf16" or "int8" */
 } splitkv_plan_info;
 
 /* Errors: NULL_POINTER, STRUCT_SIZE, PLAN_INVALID. The caller sets info->struct_size. */
@@ -591,9 +597,10 @@ typedef struct splitkv_kernel_set_info {
   size_t struct_size;
   const char *name; /* "avx2" */
   splitkv_isa isa;
-  const char *arithmetic; /* sets of one arithmetic class give the same bits: "f32", "bf16" */
-  const char *needs;      /* "AVX2 FMA F16C" */
-  const char *missing;    /* what this CPU or OS lacks of it, "" when usable */
+  const char
+      *arithmetic;     /* sets of one arithmetic class give the same bits: "f32", "bf16", "int8" */
+  const char *needs;   /* "AVX2 FMA F16C" */
+  const char *missing; /* what this CPU or OS lacks of it, "" when usable */
   int is_usable;
   int is_default; /* the one that SPLITKV_ISA_AUTO takes */
 } splitkv_kernel_set_info;

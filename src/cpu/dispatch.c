@@ -20,7 +20,8 @@ static const entry entries[] = {
 };
 enum { N_ENTRIES = sizeof entries / sizeof entries[0] };
 
-static const char *const isa_names[] = {"auto", "scalar", "avx2", "avx512", "neon", "avx512bf16"};
+static const char *const isa_names[] = {"auto", "scalar",     "avx2",      "avx512",
+                                        "neon", "avx512bf16", "avx512vnni"};
 
 static const char *const dtype_names[SPL_N_DTYPES] = {"f32",      "f16",      "bf16", "int8",
                                                       "fp8_e4m3", "fp8_e5m2", "int4"};
@@ -32,7 +33,7 @@ static uint32_t missing_bits(const spl_kernel_set *set) {
 /* Why a set cannot be taken; SPLITKV_OK if it can. What the problem alone decides comes first, so
  * that it is refused in the same words on every CPU. */
 static splitkv_status check_set(const entry *e, splitkv_arithmetic allowed, splitkv_dtype dtype_kv,
-                                splitkv_error *error) {
+                                int has_plain_codes, splitkv_error *error) {
   const spl_kernel_set *set = e->set;
   if (set->arithmetic_class != SPLITKV_ARITHMETIC_F32 && set->arithmetic_class != (int)allowed) {
     return spl_fail(error, SPLITKV_ERROR_ARITHMETIC, "problem.arithmetic", (int)allowed,
@@ -43,6 +44,12 @@ static splitkv_status check_set(const entry *e, splitkv_arithmetic allowed, spli
     return spl_fail(error, SPLITKV_ERROR_ISA_DTYPE, "problem.dtype_kv", (int)dtype_kv,
                     "kernel set %s has no kernels for KV in %s", set->name, dtype_names[dtype_kv]);
   }
+  if (set->needs_plain_codes && !has_plain_codes) {
+    return spl_fail(error, SPLITKV_ERROR_ISA_DTYPE, "problem.dtype_kv", (int)dtype_kv,
+                    "kernel set %s has no kernels for zero points, scales of groups and scales of "
+                    "channels of K with KV in %s",
+                    set->name, dtype_names[dtype_kv]);
+  }
   const uint32_t missing = missing_bits(set);
   if (missing == 0) return SPLITKV_OK;
   return spl_fail(error, SPLITKV_ERROR_ISA_UNAVAILABLE, "problem.isa", set->isa,
@@ -51,8 +58,8 @@ static splitkv_status check_set(const entry *e, splitkv_arithmetic allowed, spli
 }
 
 splitkv_status spl_choose_kernels(splitkv_isa isa, splitkv_arithmetic allowed,
-                                  splitkv_dtype dtype_kv, const spl_kernel_set **kernels,
-                                  splitkv_error *error) {
+                                  splitkv_dtype dtype_kv, int has_plain_codes,
+                                  const spl_kernel_set **kernels, splitkv_error *error) {
   const int number = (int)isa;
   if (number < 0 || number >= (int)(sizeof isa_names / sizeof isa_names[0])) {
     return spl_fail(error, SPLITKV_ERROR_ISA_UNKNOWN, "problem.isa", number,
@@ -62,7 +69,8 @@ splitkv_status spl_choose_kernels(splitkv_isa isa, splitkv_arithmetic allowed,
     const spl_kernel_set *set = entries[i].set;
     const int by_name = isa != SPLITKV_ISA_AUTO;
     if (by_name && set->isa != number) continue;
-    const splitkv_status status = check_set(&entries[i], allowed, dtype_kv, by_name ? error : NULL);
+    const splitkv_status status =
+        check_set(&entries[i], allowed, dtype_kv, has_plain_codes, by_name ? error : NULL);
     if (status != SPLITKV_OK && !by_name) continue;
     if (status == SPLITKV_OK) *kernels = set;
     return status;
@@ -86,7 +94,7 @@ splitkv_status splitkv_kernel_set_get(int64_t index, splitkv_kernel_set_info *in
                     (long long)index, N_ENTRIES - 1);
   }
   const spl_kernel_set *best = NULL;
-  (void)spl_choose_kernels(SPLITKV_ISA_AUTO, SPLITKV_ARITHMETIC_F32, SPLITKV_F32, &best, NULL);
+  (void)spl_choose_kernels(SPLITKV_ISA_AUTO, SPLITKV_ARITHMETIC_F32, SPLITKV_F32, 1, &best, NULL);
   const spl_kernel_set *set = entries[index].set;
   const splitkv_kernel_set_info full = {.struct_size = sizeof full,
                                         .name = set->name,
@@ -102,10 +110,18 @@ splitkv_status splitkv_kernel_set_get(int64_t index, splitkv_kernel_set_info *in
 
 /* A set by name whatever its class, the default one for AUTO; NULL if it is not usable here. */
 static const spl_kernel_set *set_to_probe(splitkv_isa isa) {
+  static const struct {
+    splitkv_arithmetic allowed;
+    splitkv_dtype dtype;
+  } classes[] = {{SPLITKV_ARITHMETIC_F32, SPLITKV_F32},
+                 {SPLITKV_ARITHMETIC_BF16, SPLITKV_BF16},
+                 {SPLITKV_ARITHMETIC_INT8, SPLITKV_INT8}};
   const spl_kernel_set *set = NULL;
-  const splitkv_arithmetic allowed =
-      isa == SPLITKV_ISA_AUTO ? SPLITKV_ARITHMETIC_F32 : SPLITKV_ARITHMETIC_BF16;
-  return spl_choose_kernels(isa, allowed, SPLITKV_BF16, &set, NULL) == SPLITKV_OK ? set : NULL;
+  for (size_t i = 0; i < sizeof classes / sizeof classes[0]; i++) {
+    if (spl_choose_kernels(isa, classes[i].allowed, classes[i].dtype, 1, &set, NULL) == SPLITKV_OK)
+      return set;
+  }
+  return NULL;
 }
 
 int64_t splitkv_probe_multiply_add(splitkv_isa isa, int64_t n_fma, float *sink) {

@@ -31,6 +31,7 @@ static uint32_t ask_cpu(void) {
   const uint32_t f = 1u << 16, dq = 1u << 17, bw = 1u << 30, vl = 1u << 31;
   const uint32_t all = f | dq | bw | vl;
   if ((b & all) == all && (xcr0 & zmm_state) == zmm_state) bits |= SPL_CPU_AVX512;
+  if ((bits & SPL_CPU_AVX512) && (c & (1u << 11))) bits |= SPL_CPU_AVX512_VNNI;
   const int has_more = a >= 1; /* leaf 7 has a part 1 */
   if (has_more && (bits & SPL_CPU_AVX512) && __get_cpuid_count(7, 1, &a, &b, &c, &d) &&
       (a & (1u << 5))) {
@@ -64,7 +65,8 @@ uint32_t spl_cpu_bits(void) {
 }
 
 const char *spl_cpu_bits_text(uint32_t bits) {
-  static const char *const x86[32] = {"",
+  /* VNNI has the place of NEON, which no x86 has. */
+  static const char *const x86[64] = {"",
                                       "AVX2",
                                       "FMA",
                                       "AVX2 FMA",
@@ -95,6 +97,39 @@ const char *spl_cpu_bits_text(uint32_t bits) {
                                       "F16C AVX-512 AVX512-BF16",
                                       "AVX2 F16C AVX-512 AVX512-BF16",
                                       "FMA F16C AVX-512 AVX512-BF16",
-                                      "AVX2 FMA F16C AVX-512 AVX512-BF16"};
-  return (bits & SPL_CPU_NEON) ? "NEON" : x86[bits & 31];
+                                      "AVX2 FMA F16C AVX-512 AVX512-BF16",
+                                      "AVX512-VNNI",
+                                      "AVX2 AVX512-VNNI",
+                                      "FMA AVX512-VNNI",
+                                      "AVX2 FMA AVX512-VNNI",
+                                      "F16C AVX512-VNNI",
+                                      "AVX2 F16C AVX512-VNNI",
+                                      "FMA F16C AVX512-VNNI",
+                                      "AVX2 FMA F16C AVX512-VNNI",
+                                      "AVX-512 AVX512-VNNI",
+                                      "AVX2 AVX-512 AVX512-VNNI",
+                                      "FMA AVX-512 AVX512-VNNI",
+                                      "AVX2 FMA AVX-512 AVX512-VNNI",
+                                      "F16C AVX-512 AVX512-VNNI",
+                                      "AVX2 F16C AVX-512 AVX512-VNNI",
+                                      "FMA F16C AVX-512 AVX512-VNNI",
+                                      "AVX2 FMA F16C AVX-512 AVX512-VNNI",
+                                      "AVX512-BF16 AVX512-VNNI",
+                                      "AVX2 AVX512-BF16 AVX512-VNNI",
+                                      "FMA AVX512-BF16 AVX512-VNNI",
+                                      "AVX2 FMA AVX512-BF16 AVX512-VNNI",
+                                      "F16C AVX512-BF16 AVX512-VNNI",
+                                      "AVX2 F16C AVX512-BF16 AVX512-VNNI",
+                                      "FMA F16C AVX512-BF16 AVX512-VNNI",
+                                      "AVX2 FMA F16C AVX512-BF16 AVX512-VNNI",
+                                      "AVX-512 AVX512-BF16 AVX512-VNNI",
+                                      "AVX2 AVX-512 AVX512-BF16 AVX512-VNNI",
+                                      "FMA AVX-512 AVX512-BF16 AVX512-VNNI",
+                                      "AVX2 FMA AVX-512 AVX512-BF16 AVX512-VNNI",
+                                      "F16C AVX-512 AVX512-BF16 AVX512-VNNI",
+                                      "AVX2 F16C AVX-512 AVX512-BF16 AVX512-VNNI",
+                                      "FMA F16C AVX-512 AVX512-BF16 AVX512-VNNI",
+                                      "AVX2 FMA F16C AVX-512 AVX512-BF16 AVX512-VNNI"};
+  if (bits & SPL_CPU_NEON) return "NEON";
+  return x86[(bits & 31) | (bits & SPL_CPU_AVX512_VNNI) >> 1];
 }

@@ -84,6 +84,7 @@ typedef struct spl_group {
   const int64_t *positions; /* [n_heads / row_heads] where the query rows stand */
   int64_t score_stride;     /* floats per row of scores, a multiple of SPL_LANES */
   spl_codes k_codes, v_codes;
+  int kv_offset;          /* what stands for 0 in a code as an unsigned byte, INT8 with 128 added */
   int q_dtype;            /* whose load_q filled q */
   float *q;               /* q_floats of the kernel set, in the order of its load_q */
   float *acc;             /* [n_heads][dv_padded] sum of p * v since the last fold */
@@ -147,10 +148,11 @@ typedef struct spl_append_token {
 typedef struct spl_kernel_set {
   const char *name;
   const char *arithmetic;
-  int arithmetic_class; /* splitkv_arithmetic */
-  int isa;              /* splitkv_isa */
-  uint32_t cpu_bits;    /* SPL_CPU_* that it needs */
-  int rounds_weights;   /* P.V takes weights of fewer bits: there are two sums of them */
+  int arithmetic_class;  /* splitkv_arithmetic */
+  int isa;               /* splitkv_isa */
+  uint32_t cpu_bits;     /* SPL_CPU_* that it needs */
+  int rounds_weights;    /* P.V takes weights of fewer bits: there are two sums of them */
+  int needs_plain_codes; /* of K and V the form PLAIN alone, and no scales of channels of K */
 
   /* Floats that spl_group.q has. */
   int64_t (*q_floats)(int64_t n_heads, int64_t d_padded, int q_dtype);

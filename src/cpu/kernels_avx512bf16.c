@@ -2,6 +2,7 @@
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #include "codes_avx512.h"
+#include "lanes_avx512.h"
 
 #define SPL_SET_OTHER_CLASS
 #include "kernels.c.inc"

@@ -131,7 +131,7 @@ static void laid_out_otherwise(const test_spec *spec, const rows *k) {
       other = *spec;
       other.problem.layout = (splitkv_layout)layout;
       other.stride_kind = (test_stride_kind)kind;
-      other.stride_pad = kind;
+      other.stride_pad = 2 * kind;
       other.problem.q_stride_head = other.problem.head_dim + layout;
       other.problem.q_stride_request = other.problem.n_heads_q * other.problem.q_stride_head + kind;
       judge(&other, NULL, k, NULL, "layout");

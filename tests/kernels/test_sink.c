@@ -69,7 +69,8 @@ static void check_length(int64_t kv_len) {
   sink s = {0};
   rng r = {(uint64_t)kv_len};
   double out[DIM], lse, max_abs_score, max_abs_v, worst = 0;
-  const ref_result result = {out, &lse, &max_abs_score, &max_abs_v, NULL};
+  const ref_result result = {
+      .out = out, .lse = &lse, .max_abs_score = &max_abs_score, .max_abs_v = &max_abs_v};
   const int tries = (int)(N_TRIES * 64 / (kv_len + 64));
   if (!sink_create(&s, kv_len)) return;
   for (int i = 0; i < tries; ++i) {

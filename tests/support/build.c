@@ -448,5 +448,7 @@ void test_batch_destroy(test_batch *b) {
   free(b->exact.lse);
   free(b->exact.max_abs_score);
   free(b->exact.max_abs_v);
+  free(b->exact.max_spread);
+  free(b->exact.max_reach_v);
   memset(b, 0, sizeof *b);
 }

@@ -117,7 +117,9 @@ static bool run_planned(test_batch *b, const splitkv_plan *plan, const splitkv_p
 }
 
 static splitkv_arithmetic class_of(const char *arithmetic) {
-  return strcmp(arithmetic, "bf16") == 0 ? SPLITKV_ARITHMETIC_BF16 : SPLITKV_ARITHMETIC_F32;
+  return strcmp(arithmetic, "bf16") == 0   ? SPLITKV_ARITHMETIC_BF16
+         : strcmp(arithmetic, "int8") == 0 ? SPLITKV_ARITHMETIC_INT8
+                                           : SPLITKV_ARITHMETIC_F32;
 }
 
 /* The class that the plan took is one that was allowed. */
@@ -126,9 +128,12 @@ static bool note_arithmetic(test_batch *b, const splitkv_plan *plan) {
   info.struct_size = sizeof info;
   if (!CHECK(splitkv_plan_get_info(plan, &info, NULL) == SPLITKV_OK)) return false;
   b->arithmetic = class_of(info.arithmetic);
-  return CHECK(
-      b->arithmetic == SPLITKV_ARITHMETIC_F32 ||
-      (b->problem.arithmetic == SPLITKV_ARITHMETIC_BF16 && b->problem.dtype_kv == SPLITKV_BF16));
+  const splitkv_dtype dtype = b->problem.dtype_kv;
+  return CHECK(b->arithmetic == SPLITKV_ARITHMETIC_F32 ||
+               (b->problem.arithmetic == b->arithmetic &&
+                (b->arithmetic == SPLITKV_ARITHMETIC_BF16
+                     ? dtype == SPLITKV_BF16
+                     : dtype == SPLITKV_INT8 || dtype == SPLITKV_INT4)));
 }
 
 bool test_batch_run(test_batch *b, const splitkv_pool *pool) {
@@ -150,7 +155,14 @@ static bool make_exact(test_batch *b) {
   b->exact.lse = malloc(rows * sizeof(double));
   b->exact.max_abs_score = malloc(rows * sizeof(double));
   b->exact.max_abs_v = malloc(rows * sizeof(double));
+  const bool is_integer =
+      b->problem.dtype_kv == SPLITKV_INT8 || b->problem.dtype_kv == SPLITKV_INT4;
+  if (is_integer) { /* the bounds of the class int8 ask for more */
+    b->exact.max_spread = malloc(rows * sizeof(double));
+    b->exact.max_reach_v = malloc(rows * sizeof(double));
+  }
   return b->exact.out && b->exact.lse && b->exact.max_abs_score && b->exact.max_abs_v &&
+         (!is_integer || (b->exact.max_spread && b->exact.max_reach_v)) &&
          ref_attention(&b->problem, b->spec.kv_lens, b->spec.has_rows ? b->first_rows : NULL, 0,
                        b->spec.n_requests, &b->tensors, &b->exact) == 0;
 }
@@ -212,14 +224,17 @@ splitkv_arithmetic test_isa_arithmetic(splitkv_isa isa) {
 }
 
 void test_batch_use(test_batch *b, splitkv_isa isa) {
+  const splitkv_arithmetic arithmetic = test_isa_arithmetic(isa);
   b->problem.isa = isa;
-  if (test_isa_arithmetic(isa) == SPLITKV_ARITHMETIC_F32) return;
-  b->problem.arithmetic = SPLITKV_ARITHMETIC_BF16;
-  if (b->problem.dtype_kv != SPLITKV_BF16) b->problem.isa = SPLITKV_ISA_AUTO;
+  if (arithmetic == SPLITKV_ARITHMETIC_F32) return;
+  b->problem.arithmetic = arithmetic;
+  if (splitkv_describe(&b->problem, NULL) == SPLITKV_ERROR_ISA_DTYPE)
+    b->problem.isa = SPLITKV_ISA_AUTO;
 }
 
 const char *test_isa_name(splitkv_isa isa) {
-  static const char *const names[] = {"auto", "scalar", "avx2", "avx512", "neon", "avx512bf16"};
+  static const char *const names[] = {"auto", "scalar",     "avx2",      "avx512",
+                                      "neon", "avx512bf16", "avx512vnni"};
   return (size_t)isa < sizeof names / sizeof names[0] ? names[isa] : "?";
 }
 

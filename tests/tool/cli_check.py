@@ -9,7 +9,7 @@ import json
 import os
 import sys
 
-from run_support import Failures, run_tool, set_does, set_words, usable_kernel_sets
+from run_support import Failures, run_tool, set_does, set_dtype, set_words, usable_kernel_sets
 
 DTYPES = (("dtype=f32",), ("dtype=f16",), ("dtype=bf16",),
           ("dtype=f32", "dtype_kv=f16"), ("dtype=f32", "dtype_kv=bf16"))
@@ -46,7 +46,7 @@ def check_quick(failures, tool, kernel_sets):
     for dtype in DTYPES:
         check_suite(failures, tool, "ragged", *dtype, "threads=2")
     for isa in kernel_sets:
-        words = set_words(isa) + (() if set_does(isa, "f16") else ("dtype=bf16",))
+        words = set_words(isa) + set_dtype(isa)
         check_suite(failures, tool, "ragged", *words, "threads=1")
     check_suite(failures, tool, "pr683", "threads=2")
     check_suite(failures, tool, "long", *MIXED, "threads=2")
@@ -60,7 +60,7 @@ def check_full(failures, tool, kernel_sets):
             check_suite(failures, tool, suite, *dtype, *set_words(isa), threads)
     for suite, policy, table, isa in itertools.product(SUITE_CASES, POLICIES, TABLES, kernel_sets):
         if (suite != "pr683" or isa == kernel_sets[0]) and (suite != "quant" or set_does(isa, "f16")):
-            words = set_words(isa) + (() if set_does(isa, "f16") else ("dtype=bf16",))
+            words = set_words(isa) + set_dtype(isa)
             check_suite(failures, tool, suite, policy, table, *words, "threads=2")
 
 

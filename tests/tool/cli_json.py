@@ -10,7 +10,8 @@ import shutil
 import sys
 import tempfile
 
-from run_support import Failures, run_tool, set_words, tool_from_arguments, usable_kernel_sets
+from run_support import (Failures, run_tool, set_dtype, set_words, tool_from_arguments,
+                         usable_kernel_sets)
 
 PULL_REQUEST = "b=256 hq=16 hkv=1 d=128 page=128 kv=8192 dtype=f16 threads=24"
 PLAN_KEYS = ("kernel_set", "policy", "splits", "workspace_bytes", "bound_bytes", "regions",
@@ -265,7 +266,7 @@ def check_suites(failures, tool):
 def check_threads_and_kernels(failures, tool):
     for isa in usable_kernel_sets(tool):
         report = tool_json(failures, tool, "check", *set_words(isa), "threads=3", "kv=777",
-                           "dtype=bf16")
+                           *(set_dtype(isa) or ("dtype=bf16",)))
         row = report["cases"][0]
         failures.check(row["kernel_set"] == isa and row["threads"] == 3, f"{isa} ran: {row}")
 

@@ -65,7 +65,7 @@ BAD_PROBLEMS = (
     ("threads=0", ("threads=0", "65535")),
     ("threads=65536", ("threads=65536", "65535")),
     ("isa=sse", ("isa=sse", "avx2")),
-    ("arithmetic=f16", ("arithmetic=f16", "f32 or bf16")),
+    ("arithmetic=f16", ("arithmetic=f16", "f32, bf16 or int8")),
     ("data=evil", ("data=evil", "adversarial")),
     ("index=i16", ("index=i16", "i32 or i64")),
     ("format=coo", ("format=coo", "dense or csr")),

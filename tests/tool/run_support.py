@@ -61,12 +61,20 @@ def usable_kernel_sets(tool):
 
 def set_words(isa):
     """The words of a problem that name a kernel set, and allow its arithmetic class."""
-    return (f"isa={isa}",) + (("arithmetic=bf16",) if isa.endswith("bf16") else ())
+    allowed = {"avx512bf16": ("arithmetic=bf16",), "avx512vnni": ("arithmetic=int8",)}
+    return (f"isa={isa}",) + allowed.get(isa, ())
 
 
 def set_does(isa, kv):
     """Whether a kernel set does KV of this type."""
-    return kv == "bf16" or not isa.endswith("bf16")
+    only = {"avx512bf16": ("bf16",), "avx512vnni": ("int8", "int4")}
+    return isa not in only or kv in only[isa]
+
+
+def set_dtype(isa):
+    """Words with which a kernel set does the dtype of KV, where it does not do all of them."""
+    return {"avx512bf16": ("dtype=bf16",),
+            "avx512vnni": ("dtype_kv=int8", "scales=token")}.get(isa, ())
 
 
 def find_kernel_sets(report):

@@ -129,7 +129,7 @@ static void refused(const splitkv_problem *p, splitkv_status want, const char *f
   X(split_policy, splitkv_split_policy, -1, SPLIT_POLICY)                                          \
   X(isa, splitkv_isa, 99, ISA_UNKNOWN)                                                             \
   X(isa, splitkv_isa, -1, ISA_UNKNOWN)                                                             \
-  X(arithmetic, splitkv_arithmetic, 2, ARITHMETIC)                                                 \
+  X(arithmetic, splitkv_arithmetic, 3, ARITHMETIC)                                                 \
   X(arithmetic, splitkv_arithmetic, -1, ARITHMETIC)                                                \
   X(reserved, uint32_t, 1, RESERVED)                                                               \
   X(reserved2, uint32_t, 3, RESERVED)                                                              \
@@ -263,20 +263,24 @@ static void overflows(void) {
 
 /* Kernel sets that are in the list of names but not of this build or CPU. */
 static void unavailable_kernel_sets(void) {
-  bool usable[6] = {true};
+  bool usable[7] = {true};
   for (int64_t i = 0; i < splitkv_kernel_set_count(); ++i) {
     splitkv_kernel_set_info info;
     info.struct_size = sizeof info;
-    if (CHECK(splitkv_kernel_set_get(i, &info, NULL) == SPLITKV_OK) && CHECK((int)info.isa < 6))
+    if (CHECK(splitkv_kernel_set_get(i, &info, NULL) == SPLITKV_OK) && CHECK((int)info.isa < 7))
       usable[info.isa] = info.is_usable != 0;
   }
   int n_unavailable = 0;
-  for (int isa = 0; isa < 6; ++isa) {
+  for (int isa = 0; isa < 7; ++isa) {
     splitkv_problem p = reject_good_problem();
     p.isa = (splitkv_isa)isa;
     if (isa == SPLITKV_ISA_AVX512BF16) {
       p.dtype_kv = SPLITKV_BF16;
       p.arithmetic = SPLITKV_ARITHMETIC_BF16;
+    }
+    if (isa == SPLITKV_ISA_AVX512VNNI) {
+      p.dtype_kv = SPLITKV_INT8;
+      p.arithmetic = SPLITKV_ARITHMETIC_INT8;
     }
     if (usable[isa]) {
       CHECK(splitkv_describe(&p, NULL) == SPLITKV_OK);
@@ -288,23 +292,28 @@ static void unavailable_kernel_sets(void) {
   CHECK(usable[SPLITKV_ISA_SCALAR] && n_unavailable > 0); /* no CPU has both AVX2 and NEON */
 }
 
-/* A set of the class bf16 needs leave, and does KV in bf16 only; nobody gets it unasked. */
+/* A set of the class bf16 needs leave, and does KV in bf16 only, one of the class int8 KV in int8
+ * and int4; nobody gets them unasked. */
 static void arithmetic_classes(void) {
   for (int64_t i = 0; i < splitkv_kernel_set_count(); ++i) {
     splitkv_kernel_set_info info;
     info.struct_size = sizeof info;
     if (!CHECK(splitkv_kernel_set_get(i, &info, NULL) == SPLITKV_OK)) return;
     if (strcmp(info.arithmetic, "f32") == 0) continue;
-    CHECK(strcmp(info.arithmetic, "bf16") == 0 && !info.is_default);
-    static const splitkv_dtype dtypes[] = {SPLITKV_F32, SPLITKV_F16, SPLITKV_BF16};
-    for (size_t j = 0; j < sizeof dtypes / sizeof dtypes[0]; ++j) {
+    const bool is_bf16 = strcmp(info.arithmetic, "bf16") == 0;
+    CHECK((is_bf16 || strcmp(info.arithmetic, "int8") == 0) && !info.is_default);
+    for (int dtype = SPLITKV_F32; dtype <= SPLITKV_INT4; ++dtype) {
       splitkv_problem p = reject_good_problem();
       p.isa = info.isa;
-      p.dtype_kv = dtypes[j];
+      p.dtype_kv = (splitkv_dtype)dtype;
       refused(&p, SPLITKV_ERROR_ARITHMETIC, "problem.arithmetic", 0); /* before the dtype */
-      p.arithmetic = SPLITKV_ARITHMETIC_BF16;
-      if (dtypes[j] != SPLITKV_BF16) { /* before the CPU: on every one */
-        refused(&p, SPLITKV_ERROR_ISA_DTYPE, "problem.dtype_kv", (int64_t)dtypes[j]);
+      p.arithmetic = is_bf16 ? SPLITKV_ARITHMETIC_INT8 : SPLITKV_ARITHMETIC_BF16;
+      refused(&p, SPLITKV_ERROR_ARITHMETIC, "problem.arithmetic", (int64_t)p.arithmetic);
+      p.arithmetic = is_bf16 ? SPLITKV_ARITHMETIC_BF16 : SPLITKV_ARITHMETIC_INT8;
+      const bool does =
+          is_bf16 ? dtype == SPLITKV_BF16 : dtype == SPLITKV_INT8 || dtype == SPLITKV_INT4;
+      if (!does) { /* before the CPU: on every one */
+        refused(&p, SPLITKV_ERROR_ISA_DTYPE, "problem.dtype_kv", dtype);
       } else if (info.is_usable) {
         CHECK(splitkv_describe(&p, NULL) == SPLITKV_OK);
       }
@@ -387,6 +396,40 @@ static void codes_of_other_classes(void) {
   }
 }
 
+/* The class int8 does scales that can be taken out of the sums, and no zero points. */
+static void codes_of_the_class_int8(void) {
+  const struct {
+    splitkv_scale_mode k, v;
+    uint32_t flags;
+    bool does;
+  } modes[] = {{SPLITKV_SCALE_NONE, SPLITKV_SCALE_NONE, 0, true},
+               {SPLITKV_SCALE_TENSOR, SPLITKV_SCALE_CHANNEL, 0, true},
+               {SPLITKV_SCALE_TOKEN, SPLITKV_SCALE_TOKEN, 0, true},
+               {SPLITKV_SCALE_CHANNEL, SPLITKV_SCALE_HEAD, 0, false},
+               {SPLITKV_SCALE_HEAD, SPLITKV_SCALE_GROUP32, 0, false},
+               {SPLITKV_SCALE_GROUP64, SPLITKV_SCALE_HEAD, 0, false},
+               {SPLITKV_SCALE_TOKEN, SPLITKV_SCALE_NONE, SPLITKV_FLAG_ZERO_POINTS, false},
+               {SPLITKV_SCALE_NONE, SPLITKV_SCALE_CHANNEL, SPLITKV_FLAG_ZERO_POINTS, false}};
+  for (size_t i = 0; i < sizeof modes / sizeof modes[0]; ++i) {
+    splitkv_problem p = reject_good_problem();
+    p.arithmetic = SPLITKV_ARITHMETIC_INT8;
+    p.dtype_kv = i % 2 ? SPLITKV_INT4 : SPLITKV_INT8;
+    p.k_scale_mode = modes[i].k;
+    p.v_scale_mode = modes[i].v;
+    p.flags = modes[i].flags;
+    CHECK(splitkv_describe(&p, NULL) == SPLITKV_OK); /* the class f32 takes over */
+    p.isa = SPLITKV_ISA_AVX512VNNI;
+    splitkv_error error = reject_error();
+    const splitkv_status status = splitkv_describe(&p, &error);
+    if (status == SPLITKV_ERROR_ISA_UNAVAILABLE) continue;
+    if (modes[i].does) {
+      CHECK(status == SPLITKV_OK);
+    } else {
+      refused(&p, SPLITKV_ERROR_ISA_DTYPE, "problem.dtype_kv", p.dtype_kv);
+    }
+  }
+}
+
 void reject_problems(void) {
   const splitkv_problem good = reject_good_problem();
   splitkv_error error = reject_error();
@@ -402,6 +445,7 @@ void reject_problems(void) {
   quantised();
   odd_halves();
   codes_of_other_classes();
+  codes_of_the_class_int8();
   overflows();
   unavailable_kernel_sets();
 }

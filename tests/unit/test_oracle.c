@@ -154,7 +154,8 @@ static void one_batch(setup *s, uint64_t seed) {
   rng r = {seed};
   memset(s, 0, sizeof *s);
   fill(s, &r);
-  const ref_result result = {s->out, s->lse, s->max_abs_score, s->max_abs_v, NULL};
+  const ref_result result = {
+      .out = s->out, .lse = s->lse, .max_abs_score = s->max_abs_score, .max_abs_v = s->max_abs_v};
   /* In two parts, as threads do it. */
   CHECK(ref_attention(&s->problem, s->kv_lens, s->q_offsets, 0, 1, &s->tensors, &result) == 0);
   CHECK(ref_attention(&s->problem, s->kv_lens, s->q_offsets, 1, N - 1, &s->tensors, &result) == 0);

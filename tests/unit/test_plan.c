@@ -125,7 +125,8 @@ static void kernel_sets(void) {
     if (!CHECK(splitkv_kernel_set_get(i, &info, NULL) == SPLITKV_OK)) return;
     CHECK(info.name && info.arithmetic && info.needs && info.missing);
     CHECK(strcmp(info.arithmetic, "f32") == 0 ||
-          (strcmp(info.arithmetic, "bf16") == 0 && !info.is_default));
+          (strcmp(info.arithmetic, "bf16") == 0 && !info.is_default) ||
+          (strcmp(info.arithmetic, "int8") == 0 && !info.is_default));
     CHECK((info.is_usable != 0) == (info.missing[0] == '\0'));
     CHECK(!info.is_default || (info.is_usable && n_default == 0));
     n_default += info.is_default != 0;

@@ -19,7 +19,8 @@ splitkv_error reject_error(void) {
 /* A sentence that names the field and the value: as a number, flags in hexadecimal, kernel sets by
  * their name, and the dtype that a set does not do by its name alone. */
 static bool is_sentence(const splitkv_error *error, const char *field, int64_t value) {
-  static const char *const sets[] = {"auto", "scalar", "avx2", "avx512", "neon", "avx512bf16"};
+  static const char *const sets[] = {"auto", "scalar",     "avx2",      "avx512",
+                                     "neon", "avx512bf16", "avx512vnni"};
   static const char *const endings[] = {" f32",      " f16",      " bf16", " int8",
                                         " fp8_e4m3", " fp8_e5m2", " int4"};
   if (error->status == SPLITKV_ERROR_ISA_DTYPE) {
@@ -29,7 +30,7 @@ static bool is_sentence(const splitkv_error *error, const char *field, int64_t v
   char number[32], hex[32];
   snprintf(number, sizeof number, "%" PRId64, value);
   snprintf(hex, sizeof hex, "0x%" PRIx64, (uint64_t)value);
-  const bool has_name = strcmp(field, "problem.isa") == 0 && value > 0 && value < 6;
+  const bool has_name = strcmp(field, "problem.isa") == 0 && value > 0 && value < 7;
   return memchr(error->message, 0, sizeof error->message) && strstr(error->message, field) &&
          (value == 0 || strstr(error->message, number) || strstr(error->message, hex) ||
           (has_name && strstr(error->message, sets[value]))) &&

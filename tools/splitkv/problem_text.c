@@ -62,9 +62,10 @@ const char problem_grammar_help[] =
     /* a list of names */
     MODEL_NAMES_HELP "  seed=1           of the random data, lengths and tables\n"
     "  threads=N        workers; as many as this process has CPUs where left out\n"
-    "  isa=auto         auto, scalar, avx2, avx512, avx512bf16 or neon\n"
+    "  isa=auto         auto, scalar, avx2, avx512, avx512bf16, avx512vnni or neon\n"
     "  arithmetic=f32   f32: the same bits on every CPU; bf16: dot products of bf16\n"
-    "                   are allowed too, where the CPU has them and KV is bf16\n"
+    "                   are allowed too, where the CPU has them and KV is bf16; int8:\n"
+    "                   of integers, where KV is int8 or int4 without zero points\n"
     "Numbers may end in k (1024) or M (1048576).\n";
 
 const char problem_ascend_help[] =
@@ -112,10 +113,13 @@ static const choice isa_choices[] = {{"auto", SPLITKV_ISA_AUTO},
                                      {"avx2", SPLITKV_ISA_AVX2},
                                      {"avx512", SPLITKV_ISA_AVX512},
                                      {"avx512bf16", SPLITKV_ISA_AVX512BF16},
+                                     {"avx512vnni", SPLITKV_ISA_AVX512VNNI},
                                      {"neon", SPLITKV_ISA_NEON},
                                      {NULL, 0}};
-static const choice arithmetic_choices[] = {
-    {"f32", SPLITKV_ARITHMETIC_F32}, {"bf16", SPLITKV_ARITHMETIC_BF16}, {NULL, 0}};
+static const choice arithmetic_choices[] = {{"f32", SPLITKV_ARITHMETIC_F32},
+                                            {"bf16", SPLITKV_ARITHMETIC_BF16},
+                                            {"int8", SPLITKV_ARITHMETIC_INT8},
+                                            {NULL, 0}};
 static const choice data_choices[] = {
     {"normal", DATA_NORMAL}, {"adversarial", DATA_ADVERSARIAL}, {NULL, 0}};
 static const choice index_choices[] = {{"i32", SPLITKV_I32}, {"i64", SPLITKV_I64}, {NULL, 0}};

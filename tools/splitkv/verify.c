@@ -31,7 +31,7 @@ static void compute_requests(void *context, int64_t first, int64_t end) {
 int oracle_compute(oracle *o, const tool_case *c, const char *name, const splitkv_pool *pool) {
   size_t n_rows = (size_t)(c->n_rows * c->problem.n_heads_q);
   size_t n_out = n_rows * (size_t)c->problem.head_dim_v;
-  o->memory = malloc((n_out + 4 * n_rows + 1) * sizeof *o->memory);
+  o->memory = malloc((n_out + 5 * n_rows + 1) * sizeof *o->memory);
   o->result = malloc(sizeof *o->result);
   oracle_job job = {.c = c, .result = o->result};
   if (o->memory && o->result) {
@@ -41,6 +41,9 @@ int oracle_compute(oracle *o, const tool_case *c, const char *name, const splitk
                               .max_abs_v = o->memory + n_out + 2 * n_rows};
     if (c->spec->device == PROBLEM_ASCEND) { /* its bound asks for more */
       o->result->max_products = o->memory + n_out + 3 * n_rows;
+    } else if (c->problem.arithmetic == SPLITKV_ARITHMETIC_INT8) { /* and so does this one */
+      o->result->max_spread = o->memory + n_out + 3 * n_rows;
+      o->result->max_reach_v = o->memory + n_out + 4 * n_rows;
     }
     data_parallel(pool, c->batch.n_requests, 1, compute_requests, &job);
   }
@@ -97,7 +100,7 @@ verdict oracle_compare(const oracle *o, const tool_case *c) {
   int64_t n_bad = 0;
   double worst_bad = -1;
   splitkv_arithmetic arithmetic =
-      strcmp(c->info.arithmetic, "bf16") == 0 ? SPLITKV_ARITHMETIC_BF16 : SPLITKV_ARITHMETIC_F32;
+      strcmp(c->info.arithmetic, "f32") == 0 ? SPLITKV_ARITHMETIC_F32 : c->problem.arithmetic;
   for (int64_t row = 0; row < n_rows; row++) {
     ref_row_errors e =
         ref_compare_row(&c->problem, arithmetic, row, c->tensors.out, c->tensors.lse, o->result);
