@@ -148,7 +148,8 @@ extern "C" {
   X(SPLITKV_ERROR_APPEND_SLOT, 79, "a slot lies outside the cache")                                \
   X(SPLITKV_ERROR_APPEND_POSITION, 80, "a position lies outside the rotary table")                 \
   X(SPLITKV_ERROR_APPEND_ROTARY, 81, "the rotary embedding is impossible")                         \
-  X(SPLITKV_ERROR_APPEND_SCALES, 82, "scales of this mode cannot be computed at append")
+  X(SPLITKV_ERROR_APPEND_SCALES, 82, "scales of this mode cannot be computed at append")           \
+  X(SPLITKV_ERROR_APPEND_TOKENS, 83, "the number of new tokens is negative")
 
 typedef enum splitkv_status {
 #define SPLITKV_STATUS_ENUM(name, value, text) name = value,
