@@ -298,7 +298,7 @@ static void scale_tensors(scene *s) {
   const struct {
     const char *field;
     const void **pointer;
-    int mode;
+    splitkv_scale_mode mode;
   } tensors[] = {{"tensors.k_scales", &s->tensors.k_scales, s->problem.k_scale_mode},
                  {"tensors.v_scales", &s->tensors.v_scales, s->problem.v_scale_mode},
                  {"tensors.k_zeros", (const void **)&s->tensors.k_zeros, s->problem.k_scale_mode},
