@@ -14,6 +14,10 @@ void ref_load_row(splitkv_dtype dtype, const void *data, int64_t first, int64_t 
 void ref_dequantise(const splitkv_problem *problem, const splitkv_tensors *tensors, int is_v,
                     int64_t page, int64_t slot, int64_t head, double *row);
 
+/* Index of the scale of channel c, in the shapes of splitkv_scale_mode. */
+int64_t ref_scale_index(const splitkv_problem *problem, splitkv_scale_mode mode, int64_t dim,
+                        int64_t page, int64_t slot, int64_t head, int64_t c);
+
 /* `value` rounded to the nearest element of dtype (ties to even), inf past the largest. */
 double ref_round(splitkv_dtype dtype, double value);
 
