@@ -17,7 +17,7 @@ MIXED = ("dtype=f32", "dtype_kv=f16")
 THREADS = ("threads=1", "threads=2")
 POLICIES = ("split=auto", "split=none", "split=size:64", "split=count:5")
 TABLES = ("table=identity", "table=shuffled", "table=shared")
-SUITE_CASES = {"pr683": 21, "ragged": 30, "odd": 46, "long": 7, "variants": 18, "models": 80, "quant": 64}
+SUITE_CASES = {"pr683": 21, "ragged": 30, "odd": 46, "long": 7, "variants": 18, "prefix": 13, "models": 80, "quant": 64}
 
 
 def kv_of(dtype):
@@ -50,7 +50,7 @@ def check_quick(failures, tool, kernel_sets):
         check_suite(failures, tool, "ragged", *words, "threads=1")
     check_suite(failures, tool, "pr683", "threads=2")
     check_suite(failures, tool, "long", *MIXED, "threads=2")
-    for suite in ("variants", "models", "quant"):
+    for suite in ("variants", "prefix", "models", "quant"):
         check_suite(failures, tool, suite, "threads=2")
 
 

@@ -55,9 +55,9 @@ def main():
     default = {line.split()[0] for line in (pages["plan"] + pages["ascend"]).splitlines() if re.match(r"  \w+=\w+ ", line)}
     for text in default:
         failures.check(f"`{text}`" in markdown, f"the page has the default {text}")
-    suites = [re.search(r"--suite NAME +([\w, ]+);", pages[command]).group(1)
+    suites = [re.search(r"--suite NAME +([\w,\s]+);", pages[command]).group(1)
               for command in ("check", "ascend")]
-    for suite in re.split(r", | or ", " or ".join(suites)):
+    for suite in re.split(r",\s+|\s+or\s+", " or ".join(suites)):
         failures.check(f"\n| `{suite}` |" in markdown, f"the page has the suite {suite}")
     return failures.finish(250)
 

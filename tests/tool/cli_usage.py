@@ -17,7 +17,7 @@ COMMANDS = ("info", "plan", "check", "bench", "run", "ascend")
 WORDS = ("b=", "hq=", "hkv=", "d=", "dv=", "page=", "kv=", "dtype=", "dtype_q=", "dtype_kv=",
          "dtype_out=", "layout=", "split=", "table=", "seed=", "scale=", "threads=", "isa=",
          "arithmetic=", "data=", "index=", "format=", "q=", "kv_dtype=", "scales=", "scales_dtype=",
-         "window_right=", "chunk=", "tree=", "model=", " causal ", " zeros ", " mla ", "sinks ", "alibi ")
+         "window_right=", "chunk=", "tree=", "prefix=", " unshared ", "model=", " causal ", " zeros ", " mla ", "sinks ", "alibi ")
 
 # Words of a problem, and what the error line has to say.
 BAD_PROBLEMS = (
@@ -89,6 +89,9 @@ BAD_PROBLEMS = (
     ("chunk=8k8", ("chunk=8k8", "whole number")),
     ("tree=-1", ("tree=-1", "0 ..")),
     ("tree=two", ("tree=two", "whole number")),
+    ("prefix=-1", ("prefix=-1", "0 ..")),
+    ("prefix=x", ("prefix=x", "whole number")),
+    ("unshared=1", ("unshared=1", "without a value")),
     ("kv_dtype=f8", ("kv_dtype=f8", "int8, fp8_e4m3, fp8_e5m2 or int4")),
     ("kv_dtype=int9", ("kv_dtype=int9", "did you mean int8?")),
     ("kv_dtyp=int8", ("kv_dtyp", "'kv_dtype'")),

@@ -474,6 +474,8 @@ int main(void) {
       "kv=300,5,64,80 q=64,4,64,70 hq=2 hkv=1 d=8 page=16 tree=64 causal window=20",
       "b=5 kv=100 q=6 hq=2 hkv=1 d=8 page=16 tree=9 causal chunk=98",
       "b=5 kv=0..50 q=6 hq=2 hkv=2 d=8 dv=5 mla page=16 layout=hnd table=shuffled",
+      "kv=20,5,0,16,33 hq=4 hkv=2 d=8 page=4 prefix=17 table=shuffled",
+      "b=6 kv=10..40 q=0..9 hq=2 hkv=1 d=8 page=3 prefix=12 causal window=15 format=csr",
   };
   static const char *const runs[] = {
       "kv=5,0,17 hq=4 hkv=2 d=16 page=4 split=size:4 dtype=f32",
@@ -485,6 +487,11 @@ int main(void) {
       "kv=300,0,9 hq=4 hkv=2 d=16 page=16 window=33 sinks dtype=bf16 arithmetic=bf16",
       "kv=300,0,9,40 q=3,2,0,7 hq=4 hkv=2 d=16 page=16 causal table=shuffled",
       "kv=300,0,9,40 q=3,2,12,7 hq=4 hkv=2 d=16 page=16 window=5 window_right=4 split=size:64",
+      "kv=300,150,140 hq=4 hkv=2 d=16 page=16 prefix=128 table=shuffled",
+      "kv=300,70,90 q=3,2,9 hq=4 hkv=2 d=16 page=16 causal kv_dtype=int8 scales=token "
+      "split=size:64",
+      "kv=300,70 hq=4 hkv=2 d=20 page=16 kv_dtype=int4 zeros scales=channel/group32 dtype=f32",
+      "kv=300,70 hq=4 hkv=2 d=20 page=16 kv_dtype=fp8_e5m2 scales=head data=adversarial",
       "kv=300,70 q=8,70 hq=4 hkv=1 d=16 dv=9 page=16 causal tree=65 chunk=90 mla dtype=f32",
   };
   for (size_t i = 0; i < sizeof data / sizeof data[0]; i++) {
