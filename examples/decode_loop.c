@@ -1,9 +1,12 @@
 /* A decode loop: all memory is taken once, before the first batch is known. Every step appends one
- * token to each request's cache, plans into the same bytes and runs on a pool of two threads.
+ * token to each request's cache, its K rotated to its position, plans into the same bytes and runs
+ * on a pool of two threads.
  *
  * SPDX-License-Identifier: Apache-2.0 */
+#include <splitkv/append.h>
 #include <splitkv/threads.h>
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -14,6 +17,8 @@ static float k[PAGES * PAGE][HEADS_KV * DIM], v[PAGES * PAGE][HEADS_KV * DIM];
 static float q[REQUESTS * HEADS_Q * DIM], out[REQUESTS * HEADS_Q * DIM];
 static int32_t table[REQUESTS][ROW_PAGES];
 static int64_t kv_lens[REQUESTS] = {1, 40, 7, 0};
+static float k_new[REQUESTS * HEADS_KV * DIM], v_new[REQUESTS * HEADS_KV * DIM];
+static float cosines[MAX_TOKENS][DIM / 2], sines[MAX_TOKENS][DIM / 2];
 
 static void must(splitkv_status status, const splitkv_error *error) {
   if (status != SPLITKV_OK) {
@@ -61,18 +66,33 @@ int main(void) {
   splitkv_tensors_init(&tensors);
   tensors.q = q, tensors.k = k, tensors.v = v, tensors.block_table = table, tensors.out = out;
 
+  for (int t = 0; t < MAX_TOKENS; t++) {
+    for (int i = 0; i < DIM / 2; i++) {
+      double angle = t * pow(10000, -2.0 * i / DIM);
+      cosines[t][i] = (float)cos(angle), sines[t][i] = (float)sin(angle);
+    }
+  }
+  int64_t slots[REQUESTS], positions[REQUESTS];
+  splitkv_append_args args;
+  splitkv_append_args_init(&args);
+  args.n_tokens = REQUESTS, args.k_new = k_new, args.v_new = v_new, args.k = k, args.v = v;
+  args.slot_mapping = slots, args.slot_type = SPLITKV_I64;
+  args.rotary_dim = DIM, args.cos = cosines[0], args.sin = sines[0], args.n_positions = MAX_TOKENS;
+  args.positions = positions, args.position_type = SPLITKV_I64;
+
   for (int i = 0; i < PAGES; i++) {
     table[i / ROW_PAGES][i % ROW_PAGES] = (i * 37 + 11) % PAGES; /* pages in no order */
   }
   double checksum = 0;
   for (int step = 0; step < STEPS; step++) {
-    fill(q, REQUESTS * HEADS_Q * DIM);
-    for (int r = 0; r < REQUESTS; r++) { /* append one token to the request's last page */
-      int64_t token = kv_lens[r]++;
-      int64_t slot = table[r][token / PAGE] * (int64_t)PAGE + token % PAGE;
-      fill(k[slot], HEADS_KV * DIM);
-      fill(v[slot], HEADS_KV * DIM);
+    fill(q, REQUESTS * HEADS_Q * DIM); /* rotated as K is, where a model makes it */
+    fill(k_new, REQUESTS * HEADS_KV * DIM);
+    fill(v_new, REQUESTS * HEADS_KV * DIM);
+    for (int r = 0; r < REQUESTS; r++) { /* one token goes to the request's last page */
+      positions[r] = kv_lens[r]++;
+      slots[r] = table[r][positions[r] / PAGE] * (int64_t)PAGE + positions[r] % PAGE;
     }
+    must(splitkv_append(&problem, &args, splitkv_threads_pool(threads), &error), &error);
     splitkv_plan *plan;
     must(splitkv_plan_init(memory, plan_room, &problem, &batch, &plan, &error), &error);
     must(splitkv_run(plan, &problem, &tensors, memory + plan_room, sizes.workspace_bytes,

@@ -7,9 +7,8 @@
 
 #include <math.h>
 
-/* Index of the scale of channel c, in the shapes of splitkv_scale_mode. */
-static int64_t scale_index(const splitkv_problem *p, splitkv_scale_mode mode, int64_t dim,
-                           int64_t page, int64_t slot, int64_t head, int64_t c) {
+int64_t ref_scale_index(const splitkv_problem *p, splitkv_scale_mode mode, int64_t dim,
+                        int64_t page, int64_t slot, int64_t head, int64_t c) {
   const int64_t row = p->layout == SPLITKV_LAYOUT_HND
                           ? (page * p->n_heads_kv + head) * p->page_size_tokens + slot
                           : (page * p->page_size_tokens + slot) * p->n_heads_kv + head;
@@ -37,7 +36,7 @@ void ref_dequantise(const splitkv_problem *p, const splitkv_tensors *tensors, in
   const void *scales = is_v ? tensors->v_scales : tensors->k_scales;
   const int8_t *zeros = is_v ? tensors->v_zeros : tensors->k_zeros;
   for (int64_t c = 0; c < dim; ++c) {
-    const int64_t i = scale_index(p, mode, dim, page, slot, head, c);
+    const int64_t i = ref_scale_index(p, mode, dim, page, slot, head, c);
     const double zero = zeros != NULL ? (double)zeros[i] : p->dtype_kv == SPLITKV_INT4 ? 8 : 0;
     const double scale = mode == SPLITKV_SCALE_NONE ? 1 : ref_load(p->dtype_scales, scales, i);
     /* Exact in double: the one rounding is that to f32. */
@@ -48,7 +47,7 @@ void ref_dequantise(const splitkv_problem *p, const splitkv_tensors *tensors, in
 double ref_reach_v(const splitkv_problem *p, const splitkv_tensors *tensors, int64_t page,
                    int64_t slot, int64_t head) {
   if (p->v_scale_mode != SPLITKV_SCALE_TOKEN) return 0;
-  const int64_t i = scale_index(p, p->v_scale_mode, p->head_dim_v, page, slot, head, 0);
+  const int64_t i = ref_scale_index(p, p->v_scale_mode, p->head_dim_v, page, slot, head, 0);
   return fabs(ref_load(p->dtype_scales, tensors->v_scales, i)) *
          (p->dtype_kv == SPLITKV_INT4 ? 8 : 128);
 }

@@ -18,6 +18,10 @@ void ref_dequantise(const splitkv_problem *problem, const splitkv_tensors *tenso
 double ref_reach_v(const splitkv_problem *problem, const splitkv_tensors *tensors, int64_t page,
                    int64_t slot, int64_t head);
 
+/* Index of the scale of channel c, in the shapes of splitkv_scale_mode. */
+int64_t ref_scale_index(const splitkv_problem *problem, splitkv_scale_mode mode, int64_t dim,
+                        int64_t page, int64_t slot, int64_t head, int64_t c);
+
 /* `value` rounded to the nearest element of dtype (ties to even), inf past the largest. */
 double ref_round(splitkv_dtype dtype, double value);
 

@@ -46,7 +46,9 @@ void spl_scratch_add(const spl_shape *shape, spl_scratch *scratch, int64_t place
   scratch->max_scores = spl_max(scratch->max_scores, n_rows * spl_score_stride(n_tokens));
   raise_to(&scratch->rows[place], n_rows);
   if (folds(n_tokens)) raise_to(&scratch->folding_rows[place], n_rows);
-  if (q_floats(shape, n_rows) > q_floats(shape, scratch->q_rows[place]))
+  const int64_t q_rows = scratch->q_rows[place];
+  if (q_rows == n_rows) return;
+  if (q_rows == 0 || q_floats(shape, n_rows) > q_floats(shape, q_rows))
     scratch->q_rows[place] = (uint8_t)n_rows;
 }
 
@@ -119,35 +121,43 @@ static bool place_tile(const spl_shape *shape, const spl_scratch *scratch, unsig
   return true;
 }
 
-/* Places all groups, or only counts where there are none. */
-static bool place_all(const spl_shape *shape, const spl_scratch *scratch, unsigned char *rows,
-                      unsigned char *sums, spl_group *groups, int64_t *row_bytes,
-                      int64_t *sum_bytes) {
+/* Whether a place is like the one before it. */
+static bool is_alike(const spl_scratch *s, int64_t i) {
+  return i > 0 && s->rows[i] == s->rows[i - 1] && s->folding_rows[i] == s->folding_rows[i - 1] &&
+         s->q_rows[i] == s->q_rows[i - 1];
+}
+
+bool spl_scratch_bytes(const spl_shape *shape, const spl_scratch *scratch, int64_t *row_bytes,
+                       int64_t *sum_bytes) {
   tile_rows tile = {0};
+  int64_t rows = 0, sums = 0; /* of one place */
   *row_bytes = *sum_bytes = 0;
-  if (!place_tile(shape, scratch, rows, &tile, row_bytes)) return false;
+  if (!place_tile(shape, scratch, NULL, &tile, row_bytes)) return false;
   for (int64_t i = 0; i < scratch->n_groups; i++) {
-    spl_group *g = groups == NULL ? NULL : &groups[i];
-    if (!place_group(shape, scratch, i, rows, sums, g, row_bytes, sum_bytes)) return false;
-    if (g == NULL) continue;
+    if (!is_alike(scratch, i)) {
+      rows = sums = 0;
+      if (!place_group(shape, scratch, i, NULL, NULL, NULL, &rows, &sums)) return false;
+    }
+    if (!spl_add(*row_bytes, rows, row_bytes) || !spl_add(*sum_bytes, sums, sum_bytes))
+      return false;
+  }
+  return true;
+}
+
+void spl_scratch_place(const spl_shape *shape, const spl_scratch *scratch, unsigned char *rows,
+                       unsigned char *sums, spl_group *groups) {
+  tile_rows tile = {0};
+  int64_t row_bytes = 0, sum_bytes = 0;
+  bool fits = place_tile(shape, scratch, rows, &tile, &row_bytes);
+  for (int64_t i = 0; i < scratch->n_groups; i++) {
+    spl_group *g = &groups[i];
+    fits = fits && place_group(shape, scratch, i, rows, sums, g, &row_bytes, &sum_bytes);
     g->scores = tile.scores;
     g->k_codes.row_scales = tile.k.row_scales;
     g->k_codes.row_zeros = tile.k.row_zeros;
     g->v_codes.row_scales = tile.v.row_scales;
     g->v_codes.row_zeros = tile.v.row_zeros;
   }
-  return true;
-}
-
-bool spl_scratch_bytes(const spl_shape *shape, const spl_scratch *scratch, int64_t *row_bytes,
-                       int64_t *sum_bytes) {
-  return place_all(shape, scratch, NULL, NULL, NULL, row_bytes, sum_bytes);
-}
-
-void spl_scratch_place(const spl_shape *shape, const spl_scratch *scratch, unsigned char *rows,
-                       unsigned char *sums, spl_group *groups) {
-  int64_t row_bytes = 0, sum_bytes = 0;
-  const bool fits = place_all(shape, scratch, rows, sums, groups, &row_bytes, &sum_bytes);
   assert(fits);
   (void)fits;
 }

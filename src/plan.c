@@ -27,7 +27,8 @@ typedef struct measure {
   int64_t n_slots;      /* where the rule cuts; for AUTO the most that n_workers can make */
   int64_t n_merge_runs; /* most */
   spl_bundle_limit limit;
-  int64_t stack_bytes; /* of one task's scratch; 0: it is in the workspace */
+  spl_scratch most_scratch; /* of one task */
+  int64_t stack_bytes;      /* of one task's scratch; 0: it is in the workspace */
 } measure;
 
 static splitkv_status fail_overflow(splitkv_error *error, const char *field, int64_t value) {
@@ -72,29 +73,29 @@ static splitkv_status check_rows(const splitkv_batch *batch, const spl_shape *sh
   return SPLITKV_OK;
 }
 
-/* Adds one block; false where a size does not fit. */
-static bool add_block(const spl_shape *shape, const splitkv_problem *rule, const spl_block *block,
-                      measure *m) {
-  const int64_t length = block->end - block->first, n = spl_n_pieces(rule, length);
+/* Adds a block of n_rows and `length` tokens, cut by the rule; false where a size does not fit. */
+static bool add_block(const spl_shape *shape, const splitkv_problem *rule, int64_t n_rows,
+                      int64_t length, bool is_shared, measure *m) {
+  const int64_t n = spl_n_pieces(rule, length);
   int64_t cost = 0;
-  if (!spl_block_cost(rule, length, spl_block_weight(shape, block->n_rows), &cost) ||
+  if (!spl_block_cost(rule, length, n, spl_block_weight(shape, n_rows), &cost) ||
       !spl_add(m->total_cost, cost, &m->total_cost) ||
       !spl_add(m->total_tokens, length, &m->total_tokens)) {
     return false;
   }
-  if (n > 1 || block->is_shared) {
+  if (n > 1 || is_shared) {
     int64_t slots = 0;
-    if (!spl_mul(n, block->n_rows, &slots) ||
+    if (!spl_mul(n, n_rows, &slots) ||
         !spl_mul_add(slots, shape->problem.n_heads_kv, &m->n_slots)) {
       return false;
     }
-    m->n_merge_runs += !block->is_prefix;
+    m->n_merge_runs++;
   }
   const int64_t longest = spl_longest_piece(rule, length);
   m->longest_piece = spl_max(m->longest_piece, longest);
-  if (!block->is_shared && longest >= 2 * SPL_CUT_TOKENS)
-    m->max_cut_rows = spl_max(m->max_cut_rows, block->n_rows);
-  m->max_block_rows = spl_max(m->max_block_rows, block->n_rows);
+  if (!is_shared && longest >= 2 * SPL_CUT_TOKENS)
+    m->max_cut_rows = spl_max(m->max_cut_rows, n_rows);
+  m->max_block_rows = spl_max(m->max_block_rows, n_rows);
   m->n_blocks++;
   return true;
 }
@@ -113,11 +114,12 @@ static splitkv_status measure_batch(const spl_shape *shape, const splitkv_batch 
                                     splitkv_error *error) {
   *m = (measure){.n_rows = spl_q_offset(batch, batch->n_requests)};
   spl_block_walk walk = spl_begin_blocks(shape, batch);
-  spl_block block;
+  spl_block block = {0};
   while (spl_next_block(&walk, &block)) {
     const splitkv_problem *rule = block.is_shared ? &walk.shared : &shape->problem;
-    if (add_block(shape, rule, &block, m)) continue;
-    return fail_overflow(error, "batch.kv_lens", block.end);
+    if (!add_block(shape, rule, block.n_rows, block.end - block.first, block.is_shared, m))
+      return fail_overflow(error, "batch.kv_lens", block.end);
+    m->n_merge_runs -= block.is_prefix; /* its rows are merged with their own blocks */
   }
   if (shape->problem.split_policy == SPLITKV_SPLIT_AUTO && m->max_cut_rows > 0) {
     m->n_slots += 2 * (batch->n_workers - 1) * m->max_cut_rows;
@@ -151,36 +153,33 @@ static bool most_bytes(const spl_shape *shape, const spl_scratch *scratch, int64
 static spl_bundle_limit choose_bundle(const spl_shape *shape) {
   const splitkv_problem *p = &shape->problem;
   const bool side_by_side = shape->k.head < shape->k.token && shape->v.head < shape->v.token;
-  spl_bundle_limit limit = {1, 1};
-  if (!side_by_side || p->n_heads_kv == 1) return limit;
+  const spl_bundle_limit alone = {1, 1};
+  if (!side_by_side || p->n_heads_kv == 1) return alone;
   const int64_t tile_bytes =
       spl_kv_bytes(shape, SPL_TILE_TOKENS * (p->head_dim + p->head_dim_v)); /* of one head */
   const int64_t by_cache = spl_max(1, SPL_BUNDLE_BYTES / tile_bytes);
-  int64_t n = spl_min(p->n_heads_kv, spl_min(SPL_MAX_BUNDLE, by_cache)), bytes = 0;
-  for (; n > 1; n--) {
-    limit = (spl_bundle_limit){n, n};
-    const spl_scratch scratch = most_scratch(shape, &limit, 1, INT64_MAX);
-    if (most_bytes(shape, &scratch, &bytes) && bytes <= SPL_BUNDLE_SCRATCH_BYTES) break;
-  }
-  limit = (spl_bundle_limit){1, 1};
-  const spl_scratch one = most_scratch(shape, &limit, 1, INT64_MAX);
-  limit.heads = spl_ceil_div(p->n_heads_kv, spl_ceil_div(p->n_heads_kv, n));
-  limit.rows = limit.heads;
-  if (most_bytes(shape, &one, &bytes)) {
-    limit.rows = spl_max(limit.rows, SPL_BUNDLE_SCRATCH_BYTES / bytes);
-  }
-  return limit;
+  /* What all places share, and what each takes. */
+  const spl_scratch one = most_scratch(shape, &alone, 1, INT64_MAX);
+  spl_scratch none = one;
+  none.n_groups = 0;
+  int64_t shared = 0, all = 0;
+  if (!most_bytes(shape, &none, &shared) || !most_bytes(shape, &one, &all)) return alone;
+  const int64_t by_scratch =
+      spl_max(1, (SPL_BUNDLE_SCRATCH_BYTES - shared) / spl_max(1, all - shared));
+  const int64_t most = spl_min(spl_min(SPL_MAX_BUNDLE, by_cache), by_scratch);
+  const int64_t heads = spl_ceil_div(p->n_heads_kv, spl_ceil_div(p->n_heads_kv, most));
+  return (spl_bundle_limit){heads, spl_max(heads, SPL_BUNDLE_SCRATCH_BYTES / all)};
 }
 
 /* Scratch of all tasks in the workspace; 0 when one task's scratch fits on the stack. */
 static bool scratch_bound(const spl_shape *shape, const spl_bundle_limit *limit, int64_t max_rows,
-                          int64_t longest_piece, int64_t n_workers, int64_t *stack_bytes,
-                          int64_t *region_bytes) {
+                          int64_t longest_piece, int64_t n_workers, spl_scratch *most,
+                          int64_t *stack_bytes, int64_t *region_bytes) {
   *region_bytes = 0;
   *stack_bytes = 0;
   int64_t each = 0;
-  const spl_scratch most = most_scratch(shape, limit, max_rows, longest_piece);
-  if (!most_bytes(shape, &most, &each)) return false;
+  *most = most_scratch(shape, limit, max_rows, longest_piece);
+  if (!most_bytes(shape, most, &each)) return false;
   if (!spl_round_up(each, SPLITKV_ALIGNMENT, &each)) return false;
   if (each <= SPL_STACK_BYTES) {
     *stack_bytes = each;
@@ -259,7 +258,9 @@ static void add_task(splitkv_plan *plan, const spl_place *cut, int64_t slots_bef
         slots_before_block + n_rows * spl_slotted_before(p, spl_attended(plan, cut->block),
                                                          block->is_shared, cut->head, cut->token);
   }
-  plan->tasks[plan->n_tasks++] = (spl_task){.start = *cut, .slot = slot};
+  spl_task *task = &plan->tasks[plan->n_tasks++]; /* its scratch is set later, if at all */
+  task->start = *cut;
+  task->slot = slot;
 }
 
 /* Slots of a block that the rule cuts, and what is merged of them. */
@@ -282,9 +283,9 @@ static void cut_line(splitkv_plan *plan, int64_t total_cost) {
     const splitkv_problem *p = spl_rule(plan, b);
     const int64_t length = spl_attended(plan, b), slots = plan->n_slots;
     const int64_t weight = spl_block_weight(&plan->shape, plan->blocks[b].n_rows);
-    int64_t cost = 0;
-    (void)spl_block_cost(p, length, weight, &cost); /* measured before */
     const int64_t pieces = spl_n_pieces(p, length);
+    int64_t cost = 0;
+    (void)spl_block_cost(p, length, pieces, weight, &cost); /* measured before */
     if (pieces > 1 || plan->blocks[b].is_shared) add_slots(plan, b, pieces);
     for (; next < n; next++) {
       const int64_t target = each * next + rest * next / n;
@@ -365,13 +366,12 @@ static spl_scratch measure_scratch(const splitkv_plan *plan, int64_t task,
 
 /* Where each task's scratch lies in the workspace, sized by the pieces that it really has: the rows
  * of all tasks, then their sums. Returns the bytes. */
-static int64_t place_scratch(splitkv_plan *plan, int64_t max_rows, int64_t longest_piece) {
-  const spl_scratch most = most_scratch(&plan->shape, &plan->limit, max_rows, longest_piece);
+static int64_t place_scratch(splitkv_plan *plan, const spl_scratch *most) {
   int64_t rows_end = 0, sums_end = 0;
   for (int64_t t = 0; t < plan->n_tasks; t++) {
     spl_task *task = &plan->tasks[t];
     int64_t rows = 0, sums = 0;
-    task->scratch = (spl_task_scratch){measure_scratch(plan, t, &most), rows_end, sums_end};
+    task->scratch = (spl_task_scratch){measure_scratch(plan, t, most), rows_end, sums_end};
     if (!spl_scratch_bytes(&plan->shape, &task->scratch.needs, &rows, &sums)) return -1;
     if (!spl_add(rows_end, rows, &rows_end) || !spl_add(sums_end, sums, &sums_end)) return -1;
   }
@@ -381,13 +381,12 @@ static int64_t place_scratch(splitkv_plan *plan, int64_t max_rows, int64_t longe
 }
 
 /* On the stack every task has room for the longest pieces. */
-static void place_on_stack(splitkv_plan *plan, int64_t max_rows, int64_t longest_piece) {
-  const spl_scratch most = most_scratch(&plan->shape, &plan->limit, max_rows, longest_piece);
+static void place_on_stack(splitkv_plan *plan, const spl_scratch *most) {
   int64_t rows = 0, sums = 0;
-  const bool fits = spl_scratch_bytes(&plan->shape, &most, &rows, &sums);
+  const bool fits = spl_scratch_bytes(&plan->shape, most, &rows, &sums);
   assert(fits);
   (void)fits;
-  plan->stack = (spl_task_scratch){most, 0, rows};
+  plan->stack = (spl_task_scratch){*most, 0, rows};
 }
 
 static void list_blocks(splitkv_plan *plan, const splitkv_batch *batch) {
@@ -399,7 +398,7 @@ static void list_blocks(splitkv_plan *plan, const splitkv_batch *batch) {
   spl_block_walk walk = spl_begin_blocks(&plan->shape, batch);
   while (spl_next_block(&walk, &plan->blocks[plan->n_blocks]))
     plan->n_blocks++;
-  plan->shared_rule = walk.shared;
+  if (batch->n_prefixes > 0) plan->shared_rule = walk.shared;
 }
 
 static void make_plan(splitkv_plan *plan, const spl_shape *shape, const splitkv_batch *batch,
@@ -421,9 +420,9 @@ static void make_plan(splitkv_plan *plan, const spl_shape *shape, const splitkv_
   int64_t region_bytes = 0;
   plan->stack_bytes = m->stack_bytes;
   if (m->stack_bytes > 0 || m->longest_piece == 0) {
-    place_on_stack(plan, m->max_block_rows, m->longest_piece);
+    place_on_stack(plan, &m->most_scratch);
   } else {
-    region_bytes = place_scratch(plan, m->max_block_rows, m->longest_piece);
+    region_bytes = place_scratch(plan, &m->most_scratch);
   }
   assert(region_bytes >= 0);
   const bool fits = spl_workspace_layout(shape, plan->n_slots, region_bytes, &plan->workspace);
@@ -449,7 +448,7 @@ static splitkv_status prepare(const splitkv_problem *problem, const splitkv_batc
   spl_workspace workspace;
   m->limit = choose_bundle(shape);
   if (!scratch_bound(shape, &m->limit, m->max_block_rows, m->longest_piece, batch->n_workers,
-                     &m->stack_bytes, &scratch) ||
+                     &m->most_scratch, &m->stack_bytes, &scratch) ||
       !spl_workspace_layout(shape, m->n_slots, scratch, &workspace) ||
       (uint64_t)workspace.bytes > SIZE_MAX) {
     return fail_overflow(error, "batch.kv_lens", m->total_tokens);
@@ -662,12 +661,13 @@ splitkv_status splitkv_get_sizes(const splitkv_problem *problem, const splitkv_l
                                                                        : n_blocks;
   const spl_bundle_limit bundle = choose_bundle(&shape);
   int64_t n_slots = 0, stack = 0, scratch = 0, plan_bytes = 0;
+  spl_scratch most;
   spl_workspace workspace;
   if (!spl_slot_bound(p, &l, &n_slots) ||
       !scratch_bound(
           &shape, &bundle,
           spl_min(spl_max(l.max_q_rows_per_request, l.max_prefix_rows), spl_block_rows(p)),
-          spl_longest_piece(p, longest), l.max_workers, &stack, &scratch) ||
+          spl_longest_piece(p, longest), l.max_workers, &most, &stack, &scratch) ||
       !spl_workspace_layout(&shape, n_slots, scratch, &workspace) ||
       !place_plan(given.max_requests, n_blocks, l.max_workers, n_merge_runs, NULL, &plan_bytes) ||
       (uint64_t)workspace.bytes > SIZE_MAX || (uint64_t)plan_bytes > SIZE_MAX) {

@@ -3,12 +3,8 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "rows.h"
 
-#include "batch.h"
 #include "checked.h"
 #include "split.h"
-
-/* Rows of query heads whose multiply-adds take as long as reading K and V does. */
-#define BALANCED_HEADS 8
 
 int64_t spl_block_rows(const splitkv_problem *problem) {
   return spl_max(1, SPL_BLOCK_HEADS / (problem->n_heads_q / problem->n_heads_kv));
@@ -101,10 +97,10 @@ int64_t spl_most_shared_pieces(const splitkv_problem *p, int64_t n_workers) {
 
 /* The rule for blocks with a shared prefix: FIXED_SIZE as the caller has it, for AUTO of a size
  * that leaves enough pieces. */
-static splitkv_problem shared_rule(const spl_shape *shape, const splitkv_batch *batch) {
-  const splitkv_problem *p = &shape->problem;
-  splitkv_problem rule = *p;
-  if (p->split_policy != SPLITKV_SPLIT_AUTO || batch->n_prefixes == 0) return rule;
+static void set_shared_rule(const splitkv_problem *p, const splitkv_batch *batch,
+                            splitkv_problem *rule) {
+  *rule = *p;
+  if (p->split_policy != SPLITKV_SPLIT_AUTO) return;
   int64_t longest = 1;
   for (int64_t i = 0; i < batch->n_prefixes; i++) {
     const splitkv_prefix *x = &batch->prefixes[i];
@@ -113,21 +109,26 @@ static splitkv_problem shared_rule(const spl_shape *shape, const splitkv_batch *
   }
   const int64_t n = spl_most_shared_pieces(p, batch->n_workers);
   const int64_t cuts = spl_ceil_div(spl_ceil_div(longest, n), SPL_CUT_TOKENS);
-  rule.split_policy = SPLITKV_SPLIT_FIXED_SIZE;
-  rule.split_value = cuts < INT64_MAX / SPL_CUT_TOKENS ? cuts * SPL_CUT_TOKENS : INT64_MAX - 1;
-  return rule;
+  rule->split_policy = SPLITKV_SPLIT_FIXED_SIZE;
+  rule->split_value = cuts < INT64_MAX / SPL_CUT_TOKENS ? cuts * SPL_CUT_TOKENS : INT64_MAX - 1;
 }
 
 spl_block_walk spl_begin_blocks(const spl_shape *shape, const splitkv_batch *batch) {
+  const splitkv_problem *p = &shape->problem;
+  spl_block_walk w = {.problem = p,
+                      .batch = batch,
+                      .is_decode = batch->q_offsets == NULL && batch->n_prefixes == 0,
+                      .attends_all = p->window_tokens == 0 && p->chunk_tokens == 0,
+                      .most_rows = spl_block_rows(p),
+                      .prefix = -1};
+  if (batch->n_prefixes > 0) set_shared_rule(p, batch, &w.shared);
   /* In other classes than f32 the bits of a head depend on how many share a tile with it, which a
    * caller of FIXED_SIZE does not want to know. */
-  const bool may_share = shape->problem.split_policy != SPLITKV_SPLIT_FIXED_SIZE ||
-                         shape->kernels->arithmetic_class == SPLITKV_ARITHMETIC_F32;
-  return (spl_block_walk){.problem = &shape->problem,
-                          .batch = batch,
-                          .shared = shared_rule(shape, batch),
-                          .next_prefix = may_share ? 0 : batch->n_prefixes,
-                          .prefix = -1};
+  if (p->split_policy == SPLITKV_SPLIT_FIXED_SIZE &&
+      shape->kernels->arithmetic_class != SPLITKV_ARITHMETIC_F32) {
+    w.next_prefix = batch->n_prefixes;
+  }
+  return w;
 }
 
 static int64_t rows_of(const splitkv_batch *batch, int64_t r) {
@@ -143,7 +144,7 @@ static int64_t shared_tokens(const spl_block_walk *w, const splitkv_prefix *x) {
   for (int64_t r = x->first_request; r < x->first_request + x->n_requests; r++) {
     const int64_t kv_len = spl_kv_len(w->batch, r), rows = rows_of(w->batch, r);
     if (rows == 0) continue;
-    if (rows > spl_block_rows(p)) return 0;
+    if (rows > w->most_rows) return 0;
     if (spl_range_of_row(p, kv_len, rows, rows - 1).first > 0) return 0;
     n = spl_min(n, spl_min(spl_range_of_row(p, kv_len, rows, 0).end, kv_len - 1));
     n = spl_min(n, spl_max(0, kv_len - p->tree_tokens));
@@ -156,7 +157,7 @@ static int64_t shared_tokens(const spl_block_walk *w, const splitkv_prefix *x) {
 /* Requests from r on, before `end`, whose rows share one block; blocks of even size. */
 static int64_t last_of_block(const spl_block_walk *w, int64_t r, int64_t end, int64_t *n_rows) {
   const int64_t all = spl_q_offset(w->batch, end) - spl_q_offset(w->batch, r);
-  const int64_t most = spl_ceil_div(all, spl_ceil_div(spl_max(all, 1), spl_block_rows(w->problem)));
+  const int64_t most = spl_ceil_div(all, spl_ceil_div(spl_max(all, 1), w->most_rows));
   for (*n_rows = 0; r < end; r++) {
     const int64_t rows = rows_of(w->batch, r);
     if (*n_rows > 0 && *n_rows + rows > most) break;
@@ -176,7 +177,7 @@ static bool begin_prefix(spl_block_walk *w, spl_block *block) {
     w->next_prefix++;
   if (w->next_prefix == batch->n_prefixes) return false;
   const splitkv_prefix *x = &batch->prefixes[w->next_prefix];
-  if (x->first_request > r) return false;
+  if (x->first_request > r || rows_of(batch, r) == 0) return false;
   const int64_t tokens = shared_tokens(w, x);
   int64_t n_rows = 0;
   w->prefix_end = x->first_request + x->n_requests;
@@ -195,7 +196,7 @@ static bool begin_prefix(spl_block_walk *w, spl_block *block) {
   return true;
 }
 
-bool spl_next_block(spl_block_walk *w, spl_block *block) {
+bool spl_next_block_of_rows(spl_block_walk *w, spl_block *block) {
   const splitkv_batch *batch = w->batch;
   for (; w->request < batch->n_requests; w->request++, w->row = 0) {
     const int64_t r = w->request, n = rows_of(batch, r), i = w->row;
@@ -204,7 +205,7 @@ bool spl_next_block(spl_block_walk *w, spl_block *block) {
     const bool is_shared = w->prefix >= 0 && r < w->prefix_end;
     *block = (spl_block){.request = r,
                          .row = spl_q_offset(batch, r) + i,
-                         .n_rows = spl_min(n - i, spl_block_rows(w->problem)),
+                         .n_rows = spl_min(n - i, w->most_rows),
                          .prefix = is_shared ? w->prefix : -1,
                          .is_shared = is_shared};
     spl_measure_block(w->problem, spl_kv_len(batch, r), n, i, block);
@@ -214,9 +215,4 @@ bool spl_next_block(spl_block_walk *w, spl_block *block) {
     return true;
   }
   return false;
-}
-
-int64_t spl_block_weight(const spl_shape *shape, int64_t n_rows) {
-  const int64_t one = BALANCED_HEADS + shape->group;
-  return spl_max(1, (BALANCED_HEADS + n_rows * shape->group + one / 2) / one);
 }

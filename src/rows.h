@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 
+#include "batch.h"
 #include "problem.h"
 
 /* Rows of query heads that a block should have: more make a tile's work so large beside its reading
@@ -17,6 +18,8 @@
 #define SPL_BLOCK_HEADS 64
 /* Most query rows of a block. */
 #define SPL_MAX_BLOCK_ROWS SPL_BLOCK_HEADS
+
+#define SPL_BALANCED_HEADS 8
 
 typedef struct spl_block {
   int64_t request;
@@ -65,6 +68,9 @@ typedef struct spl_block_walk {
   const splitkv_problem *problem;
   const splitkv_batch *batch;
   splitkv_problem shared; /* the rule that blocks with a shared prefix are cut by */
+  bool is_decode;         /* one row of each request, no prefixes */
+  bool attends_all;       /* and each to all tokens */
+  int64_t most_rows;      /* of a block */
   int64_t n;              /* blocks so far */
   int64_t request, row;   /* where the next one begins: a row of a request */
   int64_t next_prefix;
@@ -73,12 +79,37 @@ typedef struct spl_block_walk {
 
 /* The batch has been checked. */
 spl_block_walk spl_begin_blocks(const spl_shape *shape, const splitkv_batch *batch);
-bool spl_next_block(spl_block_walk *walk, spl_block *block);
+bool spl_next_block_of_rows(spl_block_walk *walk, spl_block *block);
+
+/* False at the end of the batch. Decode is what planning does for every request of every step, so
+ * it has the shortest way. */
+static inline bool spl_next_block(spl_block_walk *w, spl_block *block) {
+  if (!w->is_decode) return spl_next_block_of_rows(w, block);
+  const int64_t r = w->request;
+  if (r >= w->batch->n_requests) return false;
+  const int64_t kv_len = spl_kv_len(w->batch, r);
+  block->request = block->row = r;
+  block->n_rows = 1;
+  block->first = 0;
+  block->end = kv_len;
+  block->prefix = -1;
+  block->slot = 0;
+  block->is_shared = block->is_prefix = false;
+  if (!w->attends_all) spl_measure_block(w->problem, kv_len, 1, 0, block);
+  w->request++;
+  return true;
+}
 
 /* Most pieces of a block with a shared prefix, of AUTO. */
 int64_t spl_most_shared_pieces(const splitkv_problem *problem, int64_t n_workers);
 
-/* What the rows of a block cost per token, where one row costs 1. */
-int64_t spl_block_weight(const spl_shape *shape, int64_t n_rows);
+/* What the rows of a block cost per token, where one row costs 1: it is bound by reading, which
+ * takes as long as the multiply-adds of SPL_BALANCED_HEADS. */
+static inline int64_t spl_block_weight(const spl_shape *shape, int64_t n_rows) {
+  if (n_rows == 1) return 1;
+  const int64_t one = SPL_BALANCED_HEADS + shape->group;
+  const int64_t weight = (SPL_BALANCED_HEADS + n_rows * shape->group + one / 2) / one;
+  return weight > 1 ? weight : 1;
+}
 
 #endif

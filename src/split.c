@@ -85,15 +85,15 @@ int64_t spl_slotted_before(const splitkv_problem *problem, int64_t kv_len, bool 
 
 /* Cost of one (block, KV head) per weight: its tokens, and a share for each piece; an empty row
  * counts as one. */
-static bool item_cost(const splitkv_problem *problem, int64_t kv_len, int64_t *cost) {
+static bool item_cost(int64_t kv_len, int64_t n_pieces, int64_t *cost) {
   *cost = kv_len;
-  return spl_mul_add(spl_max(spl_n_pieces(problem, kv_len), 1), SPL_PIECE_COST, cost);
+  return spl_mul_add(spl_max(n_pieces, 1), SPL_PIECE_COST, cost);
 }
 
-bool spl_block_cost(const splitkv_problem *problem, int64_t kv_len, int64_t weight, int64_t *cost) {
+bool spl_block_cost(const splitkv_problem *problem, int64_t kv_len, int64_t n_pieces,
+                    int64_t weight, int64_t *cost) {
   int64_t item = 0;
-  return item_cost(problem, kv_len, &item) && spl_mul(item, problem->n_heads_kv, &item) &&
-         spl_mul(item, weight, cost);
+  return item_cost(kv_len, n_pieces, &item) && spl_mul(item, problem->n_heads_kv * weight, cost);
 }
 
 /* The token in 0 .. kv_len nearest to `token` that AUTO may cut at, or an end within `slack`. */
@@ -132,7 +132,7 @@ static int64_t cut_token_rule(const splitkv_problem *problem, int64_t kv_len, in
 spl_place spl_cut(const splitkv_problem *problem, int64_t block, int64_t kv_len, int64_t cost,
                   int64_t slack) {
   int64_t each = 0;
-  (void)item_cost(problem, kv_len, &each); /* fits: the block's cost did */
+  (void)item_cost(kv_len, spl_n_pieces(problem, kv_len), &each); /* fits: the block's cost did */
   spl_place place = {block, cost / each, 0};
   if (place.head >= problem->n_heads_kv) return (spl_place){block + 1, 0, 0};
   if (problem->split_policy == SPLITKV_SPLIT_AUTO) {

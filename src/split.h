@@ -45,8 +45,10 @@ int64_t spl_longest_piece_in(const splitkv_problem *problem, int64_t kv_len, int
 int64_t spl_slotted_before(const splitkv_problem *problem, int64_t kv_len, bool all, int64_t head,
                            int64_t token);
 
-/* Cost of all KV heads of one block, in tokens of a block of one row; weight: spl_block_weight. */
-bool spl_block_cost(const splitkv_problem *problem, int64_t kv_len, int64_t weight, int64_t *cost);
+/* Cost of all KV heads of one block, in tokens of a block of one row; n_pieces: spl_n_pieces,
+ * weight: spl_block_weight. */
+bool spl_block_cost(const splitkv_problem *problem, int64_t kv_len, int64_t n_pieces,
+                    int64_t weight, int64_t *cost);
 
 /* The place nearest to `cost` / weight tokens into block `block` that the policy can cut at. AUTO
  * takes the end of an item that is at most `slack` tokens away instead of cutting the item. */

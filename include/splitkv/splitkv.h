@@ -6,14 +6,15 @@
  *      ├──sizes(limits)──▶ bytes that suffice for every batch within the limits
  *      └──plan(lengths)──▶ plan ──▶ exact workspace bytes ──run(tensors)──▶ out, lse
  *
- * One query token per request attends to the request's first kv_len tokens in a paged KV cache:
+ * Query rows, one for each request or any number of them, attend to the request's first kv_len
+ * tokens in a paged KV cache:
  *
  *   score[t] = scale * sum_c q[c] * k[t][c]         t = 0 .. kv_len-1
  *   out[c]   = sum_t exp(score[t]) * v[t][c] / sum_t exp(score[t])
  *   lse      = ln sum_t exp(score[t])
  *
- * and, where the problem says so, with a sliding window, a soft-cap of the scores, ALiBi and
- * attention sinks, in any combination (docs/variants.md).
+ * and, where the problem says so, with causal, window, chunk and tree masks, a soft-cap of the
+ * scores, ALiBi and attention sinks, in any combination (docs/variants.md).
  *
  * The numeric contract (empty requests, NaN, error bounds, which bits depend on what) stands in
  * docs/numerics.md.
@@ -147,7 +148,8 @@ extern "C" {
   X(SPLITKV_ERROR_APPEND_SLOT, 79, "a slot lies outside the cache")                                \
   X(SPLITKV_ERROR_APPEND_POSITION, 80, "a position lies outside the rotary table")                 \
   X(SPLITKV_ERROR_APPEND_ROTARY, 81, "the rotary embedding is impossible")                         \
-  X(SPLITKV_ERROR_APPEND_SCALES, 82, "scales of this mode cannot be computed at append")
+  X(SPLITKV_ERROR_APPEND_SCALES, 82, "scales of this mode cannot be computed at append")           \
+  X(SPLITKV_ERROR_APPEND_TOKENS, 83, "the number of new tokens is negative")
 
 typedef enum splitkv_status {
 #define SPLITKV_STATUS_ENUM(name, value, text) name = value,
@@ -384,8 +386,8 @@ typedef struct splitkv_batch {
   const void *kv_lens;             /* [n_requests] tokens attended to, each >= 0 */
   splitkv_index_type kv_lens_type; /* of kv_lens */
   int64_t n_workers;               /* 1 .. MAX_WORKERS: how many tasks may run side by side */
-  /* [n_requests + 1], from 0 on and ascending: query rows of request r are q_offsets[r] ..
-   * q_offsets[r+1]-1. NULL: one row of each request. */
+  /* [n_requests + 1], from 0 on and ascending, at most INT32_MAX: query rows of request r are
+   * q_offsets[r] .. q_offsets[r+1]-1. NULL: one row of each request. */
   const void *q_offsets;
   splitkv_index_type q_offsets_type;
   uint32_t reserved; /* 0 */
@@ -421,8 +423,9 @@ SPLITKV_API splitkv_status splitkv_plan_size(const splitkv_problem *problem,
 /* Makes a plan inside caller storage, allocating nothing. `storage` is SPLITKV_ALIGNMENT-aligned
  * and lives as long as the plan; planning again into the same storage replaces the old plan. On
  * success *plan points into storage. On error storage and *plan are untouched.
- * Errors: as splitkv_describe; N_REQUESTS, N_WORKERS, INDEX_TYPE, KV_LEN, KV_LEN_TABLE, OVERFLOW,
- * TENSOR_ALIGNMENT (kv_lens), PLAN_STORAGE, PLAN_ALIGNMENT, NULL_POINTER, STRUCT_SIZE. */
+ * Errors: as splitkv_describe; N_REQUESTS, N_WORKERS, INDEX_TYPE, KV_LEN, KV_LEN_TABLE, Q_OFFSETS,
+ * PREFIX, STRIDE (rows of out overlap), OVERFLOW, RESERVED, TENSOR_ALIGNMENT (of the batch's
+ * arrays), PLAN_STORAGE, PLAN_ALIGNMENT, NULL_POINTER, STRUCT_SIZE. */
 SPLITKV_API splitkv_status splitkv_plan_init(void *storage, size_t storage_bytes,
                                              const splitkv_problem *problem,
                                              const splitkv_batch *batch, splitkv_plan **plan,
@@ -542,9 +545,9 @@ static inline void splitkv_tensors_init(splitkv_tensors *tensors) {
  * the one that the plan was made of: a mismatch is refused. workspace is SPLITKV_ALIGNMENT-aligned,
  * at least the plan's bytes (NULL when 0), needs no initialisation, and is free again on return.
  * pool NULL: the calling thread does all. q, k, v, block_table and alibi_slopes may be NULL when no
- * request attends to anything, out and sinks too when there are no requests. Errors: NULL_POINTER,
+ * row attends to anything, out and sinks too when there are no query rows. Errors: NULL_POINTER,
  * STRUCT_SIZE, PLAN_INVALID, PLAN_MISMATCH, WORKSPACE_SIZE, WORKSPACE_ALIGNMENT, TENSOR_ALIGNMENT,
- * TENSOR_UNUSED, TABLE_OFFSETS, TABLE_SHORT, PAGE_ID, POOL. */
+ * TENSOR_UNUSED, TABLE_OFFSETS, TABLE_SHORT, PAGE_ID, PREFIX, POOL. */
 SPLITKV_API splitkv_status splitkv_run(const splitkv_plan *plan, const splitkv_problem *problem,
                                        const splitkv_tensors *tensors, void *workspace,
                                        size_t workspace_bytes, const splitkv_pool *pool,

@@ -118,6 +118,33 @@ typedef struct spl_tile {
   spl_stretches next_k, next_v;
 } spl_tile;
 
+/* How the rows of new tokens are stored: what is the same for all tokens of a call; of K or of V.
+ * Channel c of head h has the scale number h * scale_head + c / scale_channels, and the zero point
+ * of the same number. */
+typedef struct spl_append_rule {
+  int64_t n_heads, n_channels;
+  int dtype_new, dtype_kv;   /* values of splitkv_dtype */
+  int64_t new_head, kv_head; /* bytes from one head's row to the next: of the new, in the cache */
+  int64_t rotary_dim;        /* channels that are rotated, from the first on */
+  int is_interleaved;        /* pairs are neighbours, not halves */
+  int64_t scale_channels;    /* that share one: 1, or a multiple of SPL_LANES */
+  int64_t scale_head;        /* scales from one head to the next */
+  int has_scales, has_zeros; /* without scales all are 1 */
+  int has_f16_scales;        /* else f32 */
+  int computes_scales;       /* from the row, and its zero points */
+  int passes_caches;         /* whole lines go to memory past the caches */
+} spl_append_rule;
+
+/* One token: its first head's row, where it goes, its first scale and zero point, its row of the
+ * rotary tables. */
+typedef struct spl_append_token {
+  const unsigned char *row;
+  unsigned char *kv;
+  void *scales;
+  int8_t *zeros;
+  const float *cos, *sin;
+} spl_append_token;
+
 typedef struct spl_kernel_set {
   const char *name;
   const char *arithmetic;
@@ -147,6 +174,11 @@ typedef struct spl_kernel_set {
    * scales[ahead] for all of them. zeros NULL: they are `zero`. */
   void (*load_rows)(const spl_codes *codes, const void *scales, const int8_t *zeros, float zero,
                     const int64_t *rows, int64_t ahead, int64_t n);
+
+  /* Stores the rows of one token, all heads, in any dtype of KV and from any of Q. */
+  void (*append)(const spl_append_rule *rule, const spl_append_token *token);
+  /* What this thread stored past the caches comes before what it stores next. */
+  void (*append_end)(void);
 
   /* Probes for benchmarks: see splitkv/probe.h. */
   int64_t (*probe_multiply_add)(int64_t n_fma, float *sink);

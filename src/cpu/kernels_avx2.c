@@ -1,7 +1,7 @@
 /* The kernel set avx2.
  *
  * SPDX-License-Identifier: Apache-2.0 */
-#include "vec_avx2.h"
+#include "codes_avx2.h"
 
 #define SPL_SET_NAME spl_kernels_avx2
 #define SPL_SET_TEXT "avx2"

@@ -1,7 +1,7 @@
 /* The kernel set avx512.
  *
  * SPDX-License-Identifier: Apache-2.0 */
-#include "vec_avx512.h"
+#include "codes_avx512.h"
 
 #define SPL_SET_NAME spl_kernels_avx512
 #define SPL_SET_TEXT "avx512"

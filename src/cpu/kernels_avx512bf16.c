@@ -1,8 +1,8 @@
 /* The kernel set avx512bf16: the arithmetic class bf16, for KV in bf16 and no other.
  *
  * SPDX-License-Identifier: Apache-2.0 */
+#include "codes_avx512.h"
 #include "lanes_avx512.h"
-#include "vec_avx512.h"
 
 #define SPL_SET_OTHER_CLASS
 #include "kernels.c.inc"
@@ -41,6 +41,8 @@ const spl_kernel_set spl_kernels_avx512bf16 = {
     .normalize = normalize,
     .load_q = {load_q_terms_f32, load_q_terms_f16, load_q_terms_bf16},
     .store_row = {store_row_f32, store_row_f16, store_row_bf16},
+    .append = append,
+    .append_end = append_end,
     .probe_multiply_add = probe_dot_products,
     .probe_read = probe_read,
 };

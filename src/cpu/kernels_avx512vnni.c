@@ -1,8 +1,8 @@
 /* The kernel set avx512vnni: the arithmetic class int8, for KV in int8 and int4 and no other.
  *
  * SPDX-License-Identifier: Apache-2.0 */
+#include "codes_avx512.h"
 #include "lanes_avx512.h"
-#include "vec_avx512.h"
 
 #define SPL_SET_OTHER_CLASS
 #define SPL_SET_TOKEN_ROWS
@@ -43,6 +43,8 @@ const spl_kernel_set spl_kernels_avx512vnni = {
     .load_q = {load_q_digits_f32, load_q_digits_f16, load_q_digits_bf16},
     .store_row = {store_row_f32, store_row_f16, store_row_bf16},
     .load_rows = load_rows,
+    .append = append,
+    .append_end = append_end,
     .probe_multiply_add = probe_dot_products,
     .probe_read = probe_read,
 };

@@ -1,7 +1,7 @@
 /* The kernel set neon.
  *
  * SPDX-License-Identifier: Apache-2.0 */
-#include "vec_neon.h"
+#include "codes_neon.h"
 
 #define SPL_SET_NAME spl_kernels_neon
 #define SPL_SET_TEXT "neon"

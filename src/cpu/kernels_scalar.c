@@ -1,7 +1,7 @@
 /* The kernel set scalar.
  *
  * SPDX-License-Identifier: Apache-2.0 */
-#include "vec_scalar.h"
+#include "codes_scalar.h"
 
 #define SPL_SET_NAME spl_kernels_scalar
 #define SPL_SET_TEXT "scalar"

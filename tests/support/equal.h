@@ -17,8 +17,8 @@ typedef void (*test_change)(test_spec *spec);
 
 /* Where two descriptions have to be equal; or'ed together. */
 enum {
-  EQUAL_UNDER_NONE = 1, /* no other policy */
-  EQUAL_IN_F32 = 2      /* no other class */
+  EQUAL_BY_ROW = 1, /* under FIXED_SIZE and NONE alone */
+  EQUAL_IN_F32 = 2  /* no other class */
 };
 
 /* Checks that two changes of a spec give the same bits under every policy and kernel set, or where

@@ -17,7 +17,7 @@ MIXED = ("dtype=f32", "dtype_kv=f16")
 THREADS = ("threads=1", "threads=2")
 POLICIES = ("split=auto", "split=none", "split=size:64", "split=count:5")
 TABLES = ("table=identity", "table=shuffled", "table=shared")
-SUITE_CASES = {"pr683": 21, "ragged": 30, "odd": 46, "long": 7}
+SUITE_CASES = {"pr683": 21, "ragged": 30, "odd": 46, "long": 7, "variants": 18, "models": 80, "quant": 64}
 
 
 def kv_of(dtype):
@@ -50,14 +50,16 @@ def check_quick(failures, tool, kernel_sets):
         check_suite(failures, tool, "ragged", *words, "threads=1")
     check_suite(failures, tool, "pr683", "threads=2")
     check_suite(failures, tool, "long", *MIXED, "threads=2")
+    for suite in ("variants", "models", "quant"):
+        check_suite(failures, tool, suite, "threads=2")
 
 
 def check_full(failures, tool, kernel_sets):
     for suite, dtype, isa, threads in itertools.product(SUITE_CASES, DTYPES, kernel_sets, THREADS):
-        if set_does(isa, kv_of(dtype)):
+        if set_does(isa, kv_of(dtype)) and (suite != "quant" or not isa.endswith("bf16")):
             check_suite(failures, tool, suite, *dtype, *set_words(isa), threads)
     for suite, policy, table, isa in itertools.product(SUITE_CASES, POLICIES, TABLES, kernel_sets):
-        if suite != "pr683" or isa == kernel_sets[0]:
+        if (suite != "pr683" or isa == kernel_sets[0]) and (suite != "quant" or set_does(isa, "f16")):
             words = set_words(isa) + set_dtype(isa)
             check_suite(failures, tool, suite, policy, table, *words, "threads=2")
 

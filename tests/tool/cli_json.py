@@ -15,11 +15,11 @@ from run_support import (Failures, run_tool, set_dtype, set_words, tool_from_arg
 
 PULL_REQUEST = "b=256 hq=16 hkv=1 d=128 page=128 kv=8192 dtype=f16 threads=24"
 PLAN_KEYS = ("kernel_set", "policy", "splits", "workspace_bytes", "bound_bytes", "regions",
-             "balance", "tasks", "problem", "threads")
-CHECK_KEYS = ("case", "pass", "max_abs_err", "max_ulp_err", "lse_err", "worst", "seed", "problem")
+             "balance", "tasks", "problem", "threads", "rows")
+CHECK_KEYS = ("case", "pass", "max_abs_err", "max_ulp_err", "lse_err", "worst", "seed", "problem", "rows")
 BENCH_KEYS = ("case", "threads", "time_ms", "time_ms_min", "time_ms_max", "spread", "roof_ms",
               "roof_fraction", "bound_by", "gb_per_s", "gflop_per_s", "workspace_bytes",
-              "max_abs_err", "pass", "kernel_set", "cpu_ms", "noisy")
+              "max_abs_err", "pass", "kernel_set", "cpu_ms", "noisy", "rows", "tokens_per_s")
 
 
 def tool_json(failures, tool, *arguments, status=0):
@@ -155,6 +155,57 @@ def check_bench(failures, tool):
     failures.check(empty["gb_per_s"] == 0 and empty["roof_ms"] == 0, "nothing to read, no roof")
 
 
+# Problems, their bytes of KV, their multiply-adds for each query head and channel of K and V, and rows.
+COUNTED = (
+    ("kv=100,40 q=30,3 causal", 140 * 2 * 256 * 2, sum(range(71, 101)) + sum(range(38, 41)), 33),
+    ("kv=100,40 q=30,3", 140 * 2 * 256 * 2, 30 * 100 + 3 * 40, 33),
+    ("kv=100 q=4 causal window=10", 13 * 2 * 256 * 2, 4 * 10, 4),
+    ("kv=100 q=4 causal chunk=98", 98 * 2 * 256 * 2 + 2 * 2 * 256 * 2, 97 + 98 + 1 + 2, 4),
+    ("kv=100,50 q=2,0 window_right=1", 100 * 2 * 256 * 2, 99 + 100, 2),
+    ("kv=100 q=1 kv_dtype=int8 scales=token", 100 * 2 * (256 + 2 * 4), 100, 1),
+    ("kv=100 kv_dtype=int4 scales=channel/group32 scales_dtype=f16 zeros",
+     100 * 2 * (128 + 4 * 3) + 2 * 128 * 3, 100, 1),
+    ("kv=100 kv_dtype=fp8_e4m3", 100 * 2 * 256 + 2 * 4, 100, 1),
+    ("kv=100 mla dv=64", 100 * 2 * 128 * 2, 100 * (128 + 64) / 256, 1),
+)
+
+
+def check_counts(failures, tool):
+    """The bytes and multiply-adds that a roof is made of."""
+    report = tool_json(failures, tool, "bench", *(problem + " " for problem, *_ in COUNTED), "hq=6", "hkv=2",
+                       "--seconds", "0.001", "--warm")
+    for row, (problem, kv_bytes, attended, rows) in zip(report["cases"], COUNTED):
+        seconds = row["time_ms"] / 1000
+        failures.check(abs(row["gb_per_s"] * 1e9 * seconds / kv_bytes - 1) < 1e-6, f"{problem}: bytes")
+        failures.check(abs(row["gflop_per_s"] * 1e9 * seconds / (2 * attended * 6 * 256) - 1) < 1e-6,
+                       f"{problem}: multiply-adds, {row['gflop_per_s'] * 1e9 * seconds / (2 * 6 * 256)}")
+        failures.check(row["rows"] == rows and abs(row["tokens_per_s"] * seconds / rows - 1) < 1e-6,
+                       f"{problem}: {row['rows']} rows")
+    plan = tool_json(failures, tool, "plan", "kv=100,40 q=30,3 causal")
+    failures.check(plan["rows"] == 33, "plan counts rows")
+    failures.check("query rows  33 in all, at most 30 of one request" in
+                   run_tool([tool, "plan", "kv=100,40 q=30,3 causal"]).stdout.decode(), "people see the rows")
+
+
+def check_models(failures, tool):
+    """A model is its words, words beside it go before, and the text of a case has no model."""
+    for words, same in (("model=gemma-2-9b/local", "hq=16 hkv=8 d=256 scale=0.0625 softcap=50 window=4096 causal"),
+                        ("model=gpt-oss-20b", "hq=64 hkv=8 d=64 sinks causal"),
+                        ("window=0 model=mistral-7b hq=8", "hq=8 hkv=8 d=128 causal"),
+                        ("model=llama-4-scout/local window_right=2", "hq=40 hkv=8 chunk=8192 window_right=2"),
+                        ("model=deepseek-v3 kv_dtype=fp8_e4m3",
+                         "hq=128 hkv=1 d=576 dv=512 scale=0.0721687824 mla causal dtype_kv=fp8_e4m3 scales=tensor"),
+                        ("model=bloom-7b q=3 tree=3", "hq=32 hkv=32 alibi causal q=3 tree=3")):
+        texts = [tool_json(failures, tool, "plan", text)["problem"] for text in (words, same)]
+        failures.check(texts[0] == texts[1] and "model" not in texts[0], f"{words}: {texts}")
+    report = tool_json(failures, tool, "check", "--suite", "variants", "model=gemma-3-27b", "kv=70", "b=2")
+    texts = {row["problem"] for row in report["cases"] if "hq=32 hkv=16 d=128 dv=128" in row["problem"]}
+    failures.check(len({text.split("scale=")[1].split()[0] for text in texts}) == 1 and
+                   len(report["cases"]) == 18, f"a model beside a suite replaces heads and scales: {texts}")
+    failures.check(not any(word in text for text in texts for word in ("sinks", "alibi", "softcap", "window")),
+                   f"and variants: {texts}")
+
+
 def check_stops(failures, tool):
     """A case that cannot run does not take the results before it along."""
     with tempfile.TemporaryDirectory() as folder:
@@ -191,9 +242,10 @@ def check_stops(failures, tool):
 
 def check_suites(failures, tool):
     """How many cases there are; the shapes are made tiny, which keeps their number."""
-    tiny = ("b=1", "kv=40", "page=8")
+    tiny = ("b=1", "kv=40", "q=1", "page=8")
     for command, suites, count in (("check", ("pr683",), 21), ("bench", ("pr683",), 14),
-                                   ("check", ("pr683", "long"), 28)):
+                                   ("check", ("pr683", "long"), 28), ("check", ("models",), 80),
+                                   ("check", ("quant",), 64)):
         arguments = [word for suite in suites for word in ("--suite", suite)]
         if command == "bench":
             arguments += ["--seconds", "0.001", "--warm"]
@@ -226,6 +278,8 @@ def main():
     check_plan(failures, tool)
     check_check(failures, tool)
     check_bench(failures, tool)
+    check_counts(failures, tool)
+    check_models(failures, tool)
     check_stops(failures, tool)
     check_suites(failures, tool)
     check_threads_and_kernels(failures, tool)

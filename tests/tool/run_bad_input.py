@@ -295,6 +295,112 @@ def check_variants(bench):
     bench.accepted("a window and a cap", good + ["--window", "4", "--softcap", "30"])
 
 
+def check_rows(bench):
+    """Query rows and masks."""
+    rows = 5
+    q = {"q": npy_bytes("<f4", [rows, HQ, D], floats(rows * HQ * D))}
+
+    def arguments(offsets, descr="<i4", code="i", more=None, shape=None):
+        offsets = npy_bytes(descr, shape or [len(offsets)], ints(offsets, code))
+        return bench.arguments({**bench.files, **q, "q_offsets": offsets, **(more or {})})
+
+    for descr, code in (("<i4", "i"), ("<i8", "q")):
+        bench.accepted("query rows", arguments([0, 2, 5], descr, code))
+        bench.accepted("no row of a request", arguments([0, 0, 5], descr, code) + ["--causal"])
+        for offsets, *words in (([0, 5], "2", "3"), ([0, 2, 3, 5], "4", "3"), ([0, 2, 4], "4", "5 rows"),
+                                ([0, 2, 6], "6", "5 rows"), ([0, 2, -1], "-1"), ([1, 2, 5], "1"),
+                                ([0, 6, 5], "5", "6"), ([-1, 2, 5], "-1")):
+            bench.refused(f"q_offsets {offsets}", arguments(offsets, descr, code), "--q-offsets", *words)
+    bench.refused("q_offsets with two dimensions", arguments([0, 2, 5], shape=[1, 3]), "--q-offsets", "[1, 3]")
+    bench.spoiled("float q_offsets", "q_offsets", ("<f4", [3], floats(3)), "float32", "int32", more=q)
+    bench.refused("rows without q_offsets", bench.arguments({**bench.files, **q}), "requests", "5")
+    good = arguments([0, 2, 5])
+    for extra, *words in ((["--window-right", "-1"], "--window-right -1"), (["--window-right", "x"], "--window-right x"),
+                          (["--chunk", "-1"], "--chunk -1"), (["--chunk", ""], "--chunk"),
+                          (["--causal=1"], "--causal: takes no value"), (["--cuasal"], "--cuasal", "--causal"),
+                          (["--causal", "--window-right", "2"], "--window-right 2"),
+                          (["--windw-right", "2"], "--window-right")):
+        bench.refused(f"options {extra}", good + extra, *words)
+    bench.accepted("all masks", good + ["--causal", "--window", "3", "--chunk", "4"])
+    for descr, data in (("|b1", bytes([1, 0, 1] * rows)), ("|i1", bytes([255, 0, 7] * rows)), ("|u1", bytes(3 * rows))):
+        mask = {"tree_mask": npy_bytes(descr, [rows, 3], data)}
+        bench.accepted(f"a tree mask of {descr}", arguments([0, 2, 5], more=mask))
+    for what, mask, *words in (("of a row too few", ("|b1", [rows - 1, 3], bytes(3 * rows - 3)), "rows", "4", "5"),
+                               ("of no token", ("|b1", [rows, 0], b""), "no token"),
+                               ("with one dimension", ("|b1", [rows], bytes(rows)), "[5]", "[rows, tokens]"),
+                               ("of int32", ("<i4", [rows, 1], ints(range(rows))), "int32", "bool"),
+                               ("of float32", ("<f4", [rows, 1], floats(rows)), "float32", "bool")):
+        more = {"tree_mask": npy_bytes(*mask)}
+        bench.refused(f"a tree mask {what}", arguments([0, 2, 5], more=more), "--tree-mask", *words)
+
+
+def check_codes(bench):
+    """Quantised caches."""
+    n, cache = PAGES * PAGE * HKV * D, [PAGES, PAGE, HKV, D]
+
+    def kv(descr="|i1", shape=None, data=None):
+        array = npy_bytes(descr, shape or cache, data if data is not None else bytes(i * 7 % 120 for i in range(n)))
+        return {"k": array, "v": array}
+
+    def arguments(codes, more=None, drop=()):
+        return bench.arguments({**bench.files, **codes, **(more or {})}, drop=drop)
+
+    int8, uint8 = kv(), kv("|u1")
+    half = kv("|u1", cache[:3] + [D // 2], bytes(n // 2))
+    bench.accepted("int8 as it is", arguments(int8))
+    bench.accepted("int8, and said so", arguments(int8) + ["--kv-dtype", "int8"])
+    for dtype in ("fp8_e4m3", "fp8_e5m2"):
+        bench.accepted(dtype, arguments(uint8) + ["--kv-dtype", dtype])
+    bench.accepted("ml_dtypes' FP8", arguments(kv("|V1")) + ["--kv-dtype", "fp8_e4m3"])
+    bench.accepted("int4", arguments(half) + ["--kv-dtype", "int4"])
+    bench.refused("uint8 and nothing said", arguments(uint8), "--k ", "uint8", "--kv-dtype")
+    for dtype in ("int8", "f16"):
+        bench.refused(f"uint8 said to be {dtype}", arguments(uint8) + ["--kv-dtype", dtype], f"--kv-dtype {dtype}",
+                      "uint8")
+    bench.refused("int8 said to be FP8", arguments(int8) + ["--kv-dtype", "fp8_e4m3"], "fp8_e4m3", "int8")
+    bench.refused("float32 said to be int8", bench.arguments(bench.files) + ["--kv-dtype", "int8"], "int8", "float32")
+    bench.refused("no such dtype", arguments(uint8) + ["--kv-dtype", "fp8"], "--kv-dtype fp8", "fp8_e4m3")
+    bench.refused("int4 of all channels", arguments(uint8) + ["--kv-dtype", "int4"], "channels", str(2 * D), str(D))
+    bench.refused("bool", arguments(kv("|b1")), "bool", "codes")
+    bench.refused("int8 beside float32", arguments({"k": int8["k"]}), "float32", "int8")
+    bench.refused("Q of int8", bench.arguments({**bench.files, "q": npy_bytes("|i1", [B, HQ, D], bytes(B * HQ * D))}),
+                  "--q ", "int8", "float32")
+    modes = (([], 1), ([1], 1), ([HKV], HKV), ([HKV, D], HKV * D), (cache[:3], n // D), (cache[:3] + [1], n // D))
+    for shape, count in modes:
+        for role in ("k_scales", "v_scales"):
+            more = {role: npy_bytes("<f4", shape, floats(count)), role[0] + "_zeros": npy_bytes("|i1", shape, bytes(count))}
+            bench.accepted(f"{role} {shape}", arguments(int8, {role: more[role]}))
+            bench.accepted(f"{role} {shape} and zero points", arguments(int8, more))
+    scales = {"k_scales": npy_bytes("<f4", [HKV], floats(HKV)), "v_scales": npy_bytes("<f2", [1], b"\0\x3c")}
+    bench.accepted("scales of two types", arguments(int8, scales))
+    for shape in ([0], [HKV + 1], [D], [D, HKV], [1, 1], [PAGES, PAGE, HKV, 2], [PAGES, HKV, PAGE], [PAGES, PAGE],
+                  [PAGES, PAGE, HKV, 1, 1], [PAGES + 1, PAGE, HKV]):
+        count = 1
+        for extent in shape:
+            count *= extent
+        more = {"k_scales": npy_bytes("<f4", shape, floats(count))}
+        bench.refused(f"k_scales {shape}", arguments(int8, more), "--k-scales", str(shape), f"[{HKV}, {D}]")
+    for descr, word in (("<i4", "int32"), ("|i1", "int8")):
+        more = {"v_scales": npy_bytes(descr, [1], bytes(int(descr[2])))}
+        bench.refused(f"scales of {word}", arguments(int8, more), "--v-scales", word, "float32")
+    bench.refused("scales of float32 KV", arguments({}, scales), "--k-scales", "scales")
+    zeros = {"k_zeros": npy_bytes("|i1", [HKV], bytes(HKV))}
+    bench.refused("zero points without scales", arguments(int8, zeros), "--k-zeros", "--k-scales")
+    bench.refused("zero points of K alone", arguments(int8, {**scales, **zeros}), "--v-zeros", "K")
+    bench.refused("zero points of another shape", arguments(int8, {"k_scales": scales["v_scales"], **zeros}),
+                  "--k-zeros", f"[{HKV}]", "[1]")
+    bench.refused("zero points of uint8", arguments(int8, {**scales, "k_zeros": npy_bytes("|u1", [HKV], bytes(HKV))}),
+                  "--k-zeros", "uint8", "int8")
+    bench.refused("zero points of FP8", arguments(uint8, {"k_scales": scales["k_scales"], **zeros}) +
+                  ["--kv-dtype", "fp8_e4m3"], "--k-zeros")
+    bench.accepted("V in K", arguments(int8, drop=("v",)) + ["--mla", str(D)])
+    bench.refused("V in K without a scale", arguments(int8, drop=("v",)) + ["--mla", str(D - 2)], "--scale")
+    bench.refused("V in K, and V", arguments(int8) + ["--mla", str(D)], "--v:", "--mla")
+    for value, *words in (("0", "1 .. 576"), (str(D + 1), str(D)), ("577", "576"), ("x", "whole number")):
+        bench.refused(f"--mla {value}", arguments(int8, drop=("v",)) + ["--scale", "1", "--mla", value],
+                      f"--mla {value}", *words)
+
+
 def tensors():
     return {role: (DTYPES[descr], shape, data)
             for role, (descr, shape, data) in good_arrays().items()}
@@ -368,6 +474,9 @@ def check_safetensors(bench):
     changed("k", "dtype", "F16", "float16")
     changed("table", "dtype", "F32", "float32")
     changed("q", "dtype", "I32", "int32")
+    changed("k", "dtype", "F8_E4M3FNUZ", "F8_E4M3FNUZ")
+    changed("k", "dtype", "I8", "int8", str(end - begin))
+    changed("k", "dtype", "BOOL", "bool", str(end - begin))
     for name in tensors():
         rest = {n: t for n, t in tensors().items() if n != name}
         refused(f"no tensor {name}", safetensors_bytes(rest), f"'{name}'")
@@ -409,7 +518,9 @@ def check_options(bench):
     told = result.stdout.decode()
     for name in ("--q", "--k", "--v", "--table", "--kv-lens", "--offsets", "--tensors", "--name-q",
                  "--bf16", "--out", "--lse", "--out-dtype", "--scale", "--layout", "--split",
-                 "--threads", "--isa", "--arithmetic", "--json"):
+                 "--threads", "--isa", "--arithmetic", "--json", "--causal", "--window-right", "--chunk",
+                 "--q-offsets", "--tree-mask", "--k-scales", "--v-scales", "--k-zeros", "--v-zeros", "--kv-dtype",
+                 "--mla"):
         bench.failures.check(result.returncode == 0 and f"{name} " in told,
                              f"run --help does not tell of {name}")
     # One that no CPU has beside the others: of another architecture.
@@ -606,7 +717,7 @@ def main():
         bench = Bench(tool, folder, failures)
         bench.accepted("the good files", bench.arguments(bench.files))
         for check in (check_npy_truncated, check_npy_headers, check_shapes, check_values,
-                      check_offsets, check_variants, check_safetensors, check_options, check_files,
+                      check_offsets, check_variants, check_rows, check_codes, check_safetensors, check_options, check_files,
                       check_placement, check_json, check_names, check_streams):
             check(bench)
     return failures.finish(400)

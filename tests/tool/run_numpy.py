@@ -64,43 +64,72 @@ def ulp(x, dtype):
 # ── the formula ──────────────────────────────────────────────────────────────────────────────────
 
 
-def first_token(case, n):
-    return max(0, n - int(case["window"])) if case["window"] else 0
+def q_rows(case):
+    """(request, its length, the row's position) of each query row."""
+    counts = case["q_lens"] or [1] * len(case["lens"])
+    return [(r, n, n - m + i) for r, (n, m) in enumerate(zip(case["lens"], counts)) for i in range(m)]
 
 
-def attention(case, q, k, v, rows, kv_lens, scale):
-    """q [B, hq, d], k and v [pages, page, hkv, channels], all float64; rows[r]: page ids."""
+def attends(case, row, n, position):
+    """Which of n tokens query row `row` attends to: each rule on its own."""
+    token = np.arange(n)
+    mask = np.ones(n, dtype=bool)
+    if case["causal"]:
+        mask &= token <= position
+    if case["window_right"]:
+        mask &= token - position < int(case["window_right"])
+    if case["window"]:
+        mask &= position - token < int(case["window"])
+    if case["chunk"]:
+        mask &= token // int(case["chunk"]) == position // int(case["chunk"])
+    if case["mask"] is not None:
+        width = case["mask"].shape[1]
+        for t in range(max(0, n - width), n):
+            mask[t] &= case["mask"][row, t - (n - width)] != 0
+    return mask
+
+
+def attended(case):
+    """For each request, which tokens some row attends to."""
+    reached = [np.zeros(n, dtype=bool) for n in case["lens"]]
+    for row, (r, n, position) in enumerate(q_rows(case)):
+        reached[r] |= attends(case, row, n, position)
+    return reached
+
+
+def attention(case, q, k, v, rows, scale):
+    """q [rows, hq, d], k and v [pages, page, hkv, channels], all float64; rows[r]: page ids."""
     n_heads, n_kv, page = q.shape[1], k.shape[2], k.shape[1]
     group = n_heads // n_kv
     out = np.zeros((q.shape[0], n_heads, v.shape[3]))
     lse = np.full((q.shape[0], n_heads), -np.inf)
     max_score = np.zeros((q.shape[0], n_heads))
     max_v = np.zeros((q.shape[0], n_heads))
-    for r, n in enumerate(kv_lens):
-        if n == 0:
+    for row, (r, n, position) in enumerate(q_rows(case)):
+        token = np.nonzero(attends(case, row, n, position))[0]
+        if len(token) == 0:
             continue
-        token = np.arange(first_token(case, n), n)
         pages = np.asarray(rows[r], dtype=np.int64)[token // page]
         for h in range(n_heads):
             keys = k[pages, token % page, h // group]
             values = v[pages, token % page, h // group]
-            score = scale * (keys @ q[r, h])
+            score = scale * (keys @ q[row, h])
             if case["softcap"] is not None:
                 cap = float(np.float32(case["softcap"]))
                 score = cap * np.tanh(score / cap)
             bias = np.zeros(len(token))
             if "alibi" in case["heads"]:
-                bias = case["heads"]["alibi"][h] * (token - (n - 1))
+                bias = case["heads"]["alibi"][h] * (token - position)
             finite = (np.abs(score) + np.abs(bias))[np.isfinite(score)]
-            max_score[r, h] = finite.max() if len(finite) else 0
-            max_v[r, h] = np.abs(values).max()
+            max_score[row, h] = finite.max() if len(finite) else 0
+            max_v[row, h] = np.max(np.abs(values), where=np.isfinite(values), initial=0)
             score = score + bias
             top = score.max()
             if top == -np.inf:
                 continue
             weight = np.exp(score - top)
-            out[r, h] = weight @ values / weight.sum()
-            lse[r, h] = top + np.log(weight.sum())
+            out[row, h] = weight @ values / weight.sum()
+            lse[row, h] = top + np.log(weight.sum())
     if "sinks" in case["heads"]:
         plain, lse = lse, np.logaddexp(lse, case["heads"]["sinks"])
         out *= np.exp(plain - lse)[:, :, None]
@@ -110,6 +139,12 @@ def attention(case, q, k, v, rows, kv_lens, scale):
 def compare(expected, out, lse, dtype, case, is_rough=False):
     """None, or what is wrong first."""
     exact, exact_lse, max_score, max_v = expected
+    out = out.copy()
+    special = ~np.isfinite(exact)  # has to be there, and nowhere else
+    if not np.array_equal(load(out, dtype)[special], exact[special], equal_nan=True):
+        return "inf or NaN is not where it should be"
+    exact = np.where(special, 0, exact)
+    out[special] = 0
     eps = (2.0**-20 * (1 + max_score / 8) * max_v)[:, :, None]
     lse_unit = 2.0**-20
     if is_rough:  # the arithmetic class bf16
@@ -140,12 +175,92 @@ def compare(expected, out, lse, dtype, case, is_rough=False):
     return None
 
 
+# ── codes ────────────────────────────────────────────────────────────────────────────────────────
+
+CODES = ("int8", "int4", "fp8_e4m3", "fp8_e5m2")
+
+
+def decode(codes, dtype):
+    """What codes stand for, before zero point and scale."""
+    if dtype == "int8":
+        return codes.view(np.int8).astype(np.float64)
+    if dtype == "int4":
+        return codes.astype(np.float64)
+    bits, bias = {"fp8_e4m3": (3, 7), "fp8_e5m2": (2, 15)}[dtype]
+    exponent, fraction = (codes & 0x7F) >> bits, codes & (2**bits - 1)
+    size = np.where(exponent > 0, np.ldexp(fraction + 2.0**bits, exponent.astype(int) - bias - bits),
+                    np.ldexp(fraction.astype(np.float64), 1 - bias - bits))
+    special = (codes & 0x7F) == 0x7F if dtype == "fp8_e4m3" else exponent == 31
+    return np.where(special, np.nan, np.where(codes & 0x80, -size, size))
+
+
+def random_codes(shape, dtype, rng):
+    """Numbers of every size that is not far below the largest one's."""
+    if dtype == "int8":
+        return rng.integers(0, 256, shape, dtype=np.uint8)
+    if dtype == "int4":
+        return rng.integers(0, 16, shape, dtype=np.uint8)
+    low, high = {"fp8_e4m3": (0x10, 0x40), "fp8_e5m2": (0x20, 0x40)}[dtype]
+    return rng.integers(low, high, shape, dtype=np.uint8) | rng.integers(0, 2, shape, dtype=np.uint8) << 7
+
+
+def scales_shape(mode, n_pages, page, n_heads, channels):
+    groups = {"token": 1, "group32": -(-channels // 32), "group64": -(-channels // 64)}
+    return {"tensor": (1,), "head": (n_heads,), "channel": (n_heads, channels)}.get(
+        mode, (n_pages, page, n_heads, groups.get(mode)))
+
+
+def spread_scales(scales, mode, shape):
+    """One number for each element of a cache of that shape."""
+    if mode == "none":
+        return np.ones(shape)
+    if mode in ("tensor", "channel"):
+        return np.broadcast_to(scales, shape)
+    if mode == "head":
+        return np.broadcast_to(scales[:, None], shape)
+    width = {"token": shape[3], "group32": 32, "group64": 64}[mode]
+    return np.repeat(scales, width, axis=3)[..., :shape[3]]
+
+
+def make_codes(case, rng, read, width, mode):
+    """A cache [pages, page, hkv, width] of codes of which `read` says what somebody attends to: the
+    codes, scales and zero points (None where there are none), and the elements."""
+    n_pages, page, n_heads = read.shape[:3]
+    shape, dtype = (n_pages, page, n_heads, width), case["kv"]
+    codes = random_codes(shape, dtype, rng)
+    codes[~read] = {"int8": 0x80, "int4": 0}.get(dtype, 0x7F)
+    largest = {"int8": 127, "int4": 8, "fp8_e4m3": 1.8, "fp8_e5m2": 1.8}[dtype]
+    scales = zeros = None
+    zero = np.full(shape, 8.0 if dtype == "int4" else 0.0)
+    if mode != "none":
+        place = scales_shape(mode, n_pages, page, n_heads, width)
+        scales = store((1 + rng.random(place)) / largest, case["scales"])
+        if mode in ("token", "group32", "group64"):
+            scales[~read] = 0x7FC0 if case["scales"] == "bf16" else np.nan
+        if case["zeros"]:
+            low, high = {"int8": (-60, 60), "int4": (2, 12)}[dtype]
+            zeros = rng.integers(low, high, place, dtype=np.int8)
+            zero = spread_scales(zeros.astype(np.float64), mode, shape)
+    scale = spread_scales(load(scales, case["scales"]), mode, shape) if mode != "none" else np.ones(shape)
+    elements = (scale.astype(np.float32) * (decode(codes, dtype) - zero).astype(np.float32))
+    return codes, scales, zeros, elements.astype(np.float64)
+
+
+def file_codes(codes, dtype):
+    """As they lie in a file: INT4 two to a byte."""
+    if dtype == "int8":
+        return codes.view(np.int8)
+    return codes[..., 0::2] | codes[..., 1::2] << 4 if dtype == "int4" else codes
+
+
 # ── one case ─────────────────────────────────────────────────────────────────────────────────────
 
 DEFAULTS = dict(lens=[5, 0, 130, 17], hq=4, hkv=2, d=64, dv=None, page=16, q="f32", kv="f32",
                 out=None, layout="nhd", csr=False, table="shuffled", index=np.int32,
                 len_type=np.int32, offset_type=None, split=None, threads=None, isa=None, arithmetic=None, scale=None,
-                window=None, softcap=None, sinks=None, alibi=None, heads={}, source="npy", data="normal", alias=False, version=None, names=False)
+                window=None, q_lens=None, causal=False, window_right=None, chunk=None, tree=None, mask=None,
+                k_mode="none", v_mode="none", scales="f32", zeros=False, mla=None, flat=False,
+                softcap=None, sinks=None, alibi=None, heads={}, source="npy", data="normal", alias=False, version=None, names=False)
 
 
 def make_table(case, rng):
@@ -161,15 +276,31 @@ def make_table(case, rng):
     return [order[cuts[r]:cuts[r + 1]] for r in range(len(need))], n_pages
 
 
-def make_cache(case, rng, rows, n_pages, width):
-    """NaN wherever no request attends to it, so that reading it shows."""
-    cache = np.full((n_pages, case["page"], case["hkv"], width), np.nan)
-    for r, n in enumerate(case["lens"]):
-        token = np.arange(first_token(case, n), n)
-        cache[np.asarray(rows[r], dtype=np.int64)[token // case["page"]], token % case["page"]] = 0
-    used = ~np.isnan(cache)
-    cache[used] = rng.standard_normal(int(used.sum()))
+def read_tokens(case, rows, n_pages):
+    """[pages, page, hkv]: what some row attends to."""
+    read = np.zeros((n_pages, case["page"], case["hkv"]), dtype=bool)
+    for r, reached in enumerate(attended(case)):
+        token = np.nonzero(reached)[0]
+        read[np.asarray(rows[r], dtype=np.int64)[token // case["page"]], token % case["page"]] = True
+    return read
+
+
+def make_cache(rng, read, width):
+    """NaN wherever no row attends to it, so that reading it shows."""
+    cache = np.full((*read.shape, width), np.nan)
+    cache[read] = rng.standard_normal((int(read.sum()), width))
     return cache
+
+
+def make_mask(case, rng):
+    """Any tokens of the newest ones; each row at its own at least, where it is among them."""
+    if case["tree"] is None:
+        return None
+    mask = rng.integers(0, 2, (len(q_rows(case)), case["tree"])).astype(case["mask_type"])
+    for row, (_, n, position) in enumerate(q_rows(case)):
+        if position >= n - case["tree"]:
+            mask[row, position - (n - case["tree"])] = 1
+    return mask
 
 
 def adapt_data(case, q, k, v):
@@ -191,9 +322,12 @@ def table_arrays(case, rows):
     if not case["csr"]:
         width = max([len(row) for row in rows] + [1]) + 2
         table = np.full((len(rows), width), -7, dtype=case["index"])  # unused entries: anything
-        for r, row in enumerate(rows):
+        # A plan knows no tree: pages of its tokens are named, whether somebody attends to them or not.
+        for r, (row, reached) in enumerate(zip(rows, attended({**case, "mask": None}))):
             table[r, :len(row)] = row
-            table[r, :first_token(case, case["lens"][r]) // case["page"]] = -5  # passed by the window
+            for i in range(len(row)):  # pages that nobody attends to
+                if not reached[i * case["page"]:(i + 1) * case["page"]].any():
+                    table[r, i] = -5
         return table, None
     flat = [np.concatenate([row, [-9] * (r % 3)]) for r, row in enumerate(rows)]
     offsets = np.cumsum([0] + [len(row) for row in flat])
@@ -202,11 +336,16 @@ def table_arrays(case, rows):
 
 
 def safetensors_dtype(role, case, array):
+    if role in ("k", "v") and case["kv"] in CODES:
+        return {"int8": "I8", "int4": "U8", "fp8_e4m3": "F8_E4M3", "fp8_e5m2": "F8_E5M2"}[case["kv"]]
     if role in ("q", "k", "v"):
         return case["q" if role == "q" else "kv"].upper()
+    if role in ("k_scales", "v_scales"):
+        return case["scales"].upper()
     if role in ("sinks", "alibi"):
         return case[role].upper()
-    return {np.dtype(np.int32): "I32", np.dtype(np.int64): "I64"}[array.dtype]
+    return {np.dtype(np.int32): "I32", np.dtype(np.int64): "I64", np.dtype(np.int8): "I8",
+            np.dtype(np.uint8): "U8", np.dtype(bool): "BOOL"}[array.dtype]
 
 
 def write_inputs(case, folder, arrays):
@@ -230,7 +369,7 @@ def write_inputs(case, folder, arrays):
         with open(path, "wb") as file:
             np.lib.format.write_array(file, a, version=case["version"])
         arguments += [option(role), path]
-    is_bf16 = "bf16" in (case["q"], case["kv"], case["sinks"], case["alibi"])
+    is_bf16 = "bf16" in (case["q"], case["kv"], case["sinks"], case["alibi"], case["scales"])
     return arguments + (["--bf16"] if is_bf16 else [])
 
 
@@ -242,32 +381,90 @@ def make_heads(case, rng):
     return arrays, {role: load(x, case[role]) for role, x in arrays.items()}
 
 
-def prepare(case, rng, folder):
-    """Writes the input; returns the options, the expected result and out's shape and dtype."""
-    dv = case["dv"] or case["d"]
-    rows, n_pages = make_table(case, rng)
-    k = make_cache(case, rng, rows, n_pages, case["d"])
-    v = k if case["alias"] else make_cache(case, rng, rows, n_pages, dv)
-    q = rng.standard_normal((len(case["lens"]), case["hq"], case["d"]))
-    q, k, v = adapt_data(case, q, k, v)
-    q, k, v = store(q, case["q"]), store(k, case["kv"]), store(v, case["kv"])
-    heads, case["heads"] = make_heads(case, rng)
-    scale = 1 / np.sqrt(case["d"]) if case["scale"] is None else float(np.float32(case["scale"]))
-    expected = attention(case, load(q, case["q"]), load(k, case["kv"]), load(v, case["kv"]), rows,
-                         case["lens"], scale)
-    if case["layout"] == "hnd":
-        k, v = (np.ascontiguousarray(x.transpose(0, 2, 1, 3)) for x in (k, v))
-    table, offsets = table_arrays(case, rows)
-    arrays = dict(q=q, k=k, v=v, table=table, kv_lens=np.array(case["lens"], dtype=case["len_type"]))
-    if offsets is not None:
-        arrays["offsets"] = offsets
-    arrays.update(heads)
-    arguments = write_inputs(case, folder, arrays)
-    for name in ("layout", "split", "threads", "isa", "arithmetic", "scale", "window", "softcap"):
+def make_kv(case, rng, rows, n_pages, dv):
+    """The arrays of K and V by role, in nhd, and the elements of both."""
+    read = read_tokens(case, rows, n_pages)
+    if case["kv"] not in CODES:
+        k = make_cache(rng, read, case["d"])
+        v = k if case["alias"] else make_cache(rng, read, dv)
+        for r, n in enumerate(case["lens"] if case["data"] in ("nan_v", "inf_v") else []):
+            if n > 0:  # a token that only the last row may attend to
+                v[rows[r][(n - 1) // case["page"]], (n - 1) % case["page"]] = \
+                    np.nan if case["data"] == "nan_v" else np.inf
+        return dict(k=k, v=v), k, v
+    codes, scales, zeros, k = make_codes(case, rng, read, case["d"], case["k_mode"])
+    arrays = dict(k=codes, k_scales=scales, k_zeros=zeros)
+    codes, scales, zeros, v = make_codes(case, rng, read, dv, case["v_mode"])
+    if case["mla"]:  # the codes of K, with scales and zero points of V
+        v_scale = spread_scales(np.ones(1) if scales is None else load(scales, case["scales"]),
+                                "tensor" if scales is None else case["v_mode"], v.shape)
+        zero = spread_scales(np.full(1, 8.0 if case["kv"] == "int4" else 0.0) if zeros is None
+                             else zeros.astype(np.float64), "tensor" if zeros is None else case["v_mode"], v.shape)
+        v = (v_scale.astype(np.float32) * (decode(arrays["k"][..., :dv], case["kv"]) - zero).astype(
+            np.float32)).astype(np.float64)
+    arrays.update(v=codes, v_scales=scales, v_zeros=zeros)
+    return {role: a for role, a in arrays.items() if a is not None}, k, v
+
+
+def lay_out(case, role, array):
+    """As the file has it."""
+    per_token = array.ndim == 4
+    if per_token and case["layout"] == "hnd" and not (case["mla"] and role[1:] in ("_scales", "_zeros")):
+        array = np.ascontiguousarray(array.transpose(0, 2, 1, 3))
+    if role in ("k", "v") and case["kv"] in CODES:
+        return np.ascontiguousarray(file_codes(array, case["kv"]))
+    if role[1:] in ("_scales", "_zeros") and case["flat"] and array.shape[-1] == 1:
+        return np.ascontiguousarray(array[..., 0])  # [pages, page, hkv], and a number for [1]
+    return array
+
+
+def word_arguments(case, dv):
+    arguments = []
+    for name in ("layout", "split", "threads", "isa", "arithmetic", "scale", "window", "softcap",
+                 "window_right", "chunk"):
         if case[name] is not None:
-            arguments += ["--" + name, case[name]]
+            arguments += [option(name), case[name]]
     if case["out"] is not None:
         arguments += ["--out-dtype", case["out"]]
+    if case["causal"]:
+        arguments += ["--causal"]
+    if case["mla"]:
+        arguments += ["--mla", str(dv)]
+    if case["kv"] == "int4" or (case["kv"] in CODES[2:] and case["source"] == "npy"):
+        arguments += ["--kv-dtype", case["kv"]]
+    return arguments
+
+
+def prepare(case, rng, folder):
+    """Writes the input; returns the options, the expected result and out's shape and dtype."""
+    dv = case["mla"] or case["dv"] or case["d"]
+    case["mask"] = make_mask(case, rng)
+    rows, n_pages = make_table(case, rng)
+    kv, k, v = make_kv(case, rng, rows, n_pages, dv)
+    q = rng.standard_normal((len(q_rows(case)), case["hq"], case["d"]))
+    if case["kv"] not in CODES:
+        q, k, v = adapt_data(case, q, k, v)
+        kv = {role: store(a, case["kv"]) for role, a in zip("kv", (k, v))}
+        k, v = (load(kv[role], case["kv"]) for role in "kv")
+        if case["mla"]:
+            v = k[..., :dv]
+    q = store(q, case["q"])
+    heads, case["heads"] = make_heads(case, rng)
+    scale = 1 / np.sqrt(case["d"]) if case["scale"] is None else float(np.float32(case["scale"]))
+    expected = attention(case, load(q, case["q"]), k, v, rows, scale)
+    table, offsets = table_arrays(case, rows)
+    arrays = dict(q=q, table=table, kv_lens=np.array(case["lens"], dtype=case["len_type"]))
+    arrays.update((role, lay_out(case, role, a)) for role, a in kv.items())
+    if case["mla"]:
+        del arrays["v"]
+    if offsets is not None:
+        arrays["offsets"] = offsets
+    if case["q_lens"] is not None:
+        arrays["q_offsets"] = np.cumsum([0] + case["q_lens"]).astype(case["len_type"])
+    if case["mask"] is not None:
+        arrays["tree_mask"] = case["mask"]
+    arrays.update(heads)
+    arguments = write_inputs(case, folder, arrays) + word_arguments(case, dv)
     return arguments, expected, (q.shape[0], q.shape[1], dv), case["out"] or case["q"]
 
 
@@ -290,13 +487,21 @@ def run_case(tool, changes, seed, failures):
     failures.check(lse.dtype == np.float32 and lse.shape == shape[:2], f"{text}: lse is "
                    f"{lse.dtype} {lse.shape}")
     failures.check(report["shape"] == list(shape) and report["dtype_out"] == dtype and
-                   (case["isa"] is None or report["kernel_set"] == case["isa"]),
+                   (case["isa"] is None or report["kernel_set"] == case["isa"]) and
+                   same_mode(case, report["k_scales"], "k_mode") and
+                   same_mode(case, report["v_scales"], "v_mode"),
                    f"{text}: the report says {report}")
     is_rough = report["kernel_set"].endswith("bf16")
     wrong = compare(expected, out, lse, dtype, case, is_rough)
     failures.check(wrong is None, f"{text}: {wrong}")
     if wrong is None and not is_rough and np.isfinite(expected[1]).any():
         check_comparison(expected, out, lse, dtype, case, text, failures)
+
+
+def same_mode(case, told, name):
+    """The mode that the tool read from a shape: one of those that have it."""
+    return told == case[name] or (case[name], told) in (("head", "tensor"), ("group32", "token"),
+                                                        ("group64", "token"), ("group64", "group32"))
 
 
 def check_comparison(expected, out, lse, dtype, case, text, failures):
@@ -376,6 +581,64 @@ def chosen_cases():
         yield dict(sinks=dtype, alibi=dtype, window="77", softcap="20", q=dtype, kv=dtype, split="count:3",
                    lens=[900, 0, 5, 64, 100], source="safetensors", names=dtype == "f32")
     yield dict(scale="1e-3", q="f16", kv="f16")
+    yield from row_cases()
+    yield from code_cases()
+
+
+def row_cases():
+    """Query rows and masks."""
+    some = dict(lens=[90, 0, 5, 64, 300, 7], q_lens=[3, 2, 9, 0, 20, 7])
+    yield dict(some)
+    yield dict(some, causal=True)
+    for split in ("none", "size:30", "count:3"):
+        yield dict(some, causal=True, split=split, threads="3", hq=6, q="f16", kv="f16")
+    for window in ("1", "6", "100"):
+        yield dict(some, causal=True, window=window, page=7, table="shared")
+        yield dict(some, window_right=window, window="9", csr=True)
+    for chunk in ("1", "8", "100"):
+        yield dict(some, causal=True, chunk=chunk, page=5)
+        yield dict(some, chunk=chunk, window="13", q="bf16", kv="bf16", layout="hnd")
+    for tree, mask_type in ((1, bool), (7, np.int8), (64, np.uint8), (65, bool), (130, np.int8)):
+        yield dict(some, tree=tree, mask_type=mask_type, causal=True)
+        yield dict(some, tree=tree, mask_type=mask_type, window="50", source="safetensors", names=True)
+        yield dict(some, tree=tree, mask_type=mask_type, causal=True, chunk="40", split="size:16", page=3,
+                   source="safetensors_odd", len_type=np.int64)
+    yield dict(some, causal=True, sinks="f32", alibi="f32", softcap="20", window="33")
+    for data in ("nan_v", "inf_v"):
+        for kv in ("f32", "f16", "bf16"):
+            yield dict(some, data=data, kv=kv, causal=True, split="size:50")
+        yield dict(some, data=data, tree=9, mask_type=bool, causal=True)
+    yield dict(some, sinks="f16", alibi="f16", source="safetensors", data="minus_inf", causal=True)
+    yield dict(lens=[300], q_lens=[300], causal=True, hq=2, hkv=1)
+    yield dict(lens=[40, 50], q_lens=[0, 0])
+    yield dict(lens=[], q_lens=[])
+    yield dict(some, mla=40, d=72, scale="0.1", causal=True, hkv=1)
+    yield dict(some, mla=72, d=72, hkv=2, layout="hnd", source="safetensors", kv="bf16", scale="0.1")
+
+
+def code_cases():
+    """Quantised caches: each kind of scale as its shape."""
+    modes = ("none", "tensor", "head", "channel", "token", "group32", "group64")
+    for i, dtype in enumerate(CODES):
+        for j, mode in enumerate(modes):
+            yield dict(kv=dtype, k_mode=mode, v_mode=modes[(i + j) % len(modes)], d=80, dv=96, scale="0.1",
+                       layout=("nhd", "hnd")[j % 2], source=("npy", "safetensors")[(i + j) // 2 % 2],
+                       scales=("f32", "f16", "bf16")[(i + j) % 3], q=("f32", "f16")[i % 2], out="f32",
+                       flat=j % 3 == 0, lens=[90, 0, 5, 170])
+    for dtype in ("int8", "int4"):
+        for j, mode in enumerate(modes):
+            yield dict(kv=dtype, zeros=True, k_mode=mode, v_mode=modes[(3 * j + 1) % len(modes)], d=70, dv=34,
+                       scale="0.1", layout=("hnd", "nhd")[j % 2], source=("npy", "safetensors_odd")[j % 2],
+                       scales=("f32", "f16")[j % 2], table="shared", split="size:40", lens=[90, 0, 5, 170])
+    for dtype in CODES:
+        yield dict(kv=dtype, k_mode="channel", v_mode="token", lens=[90, 40], q_lens=[5, 9], causal=True,
+                   window="30", q="bf16")
+        yield dict(kv=dtype, k_mode="group32", v_mode="group32", mla=64, d=96, scale="0.1", hkv=1,
+                   source="safetensors")
+        yield dict(kv=dtype, k_mode="token", v_mode="group64", mla=66, d=130, scale="0.1", hkv=2, layout="hnd",
+                   zeros=dtype in CODES[:2])
+    yield dict(kv="int8", k_mode="head", v_mode="head", hq=6, hkv=1, d=33, flat=True)
+    yield dict(kv="fp8_e4m3", k_mode="group32", v_mode="group64", d=31, hq=3, hkv=3)
 
 
 def random_cases(n, rng):
@@ -397,11 +660,33 @@ def random_cases(n, rng):
                    source=str(rng.choice(["npy", "safetensors", "safetensors_odd"])))
 
 
+def random_row_cases(n, rng):
+    modes = ("none", "tensor", "head", "channel", "token", "group32", "group64")
+    for _ in range(n):
+        b, hkv, d = int(rng.integers(1, 5)), int(rng.integers(1, 4)), 2 * int(rng.integers(1, 70))
+        kv = str(rng.choice(("f32", "f16", "bf16") + CODES))
+        k_mode, v_mode = (str(m) for m in rng.choice(modes, 2)) if kv in CODES else ("none", "none")
+        right = {} if rng.random() < 0.3 else dict(causal=True) if rng.random() < 0.7 else dict(
+            window_right=str(rng.integers(1, 20)))
+        yield dict(right, lens=[int(x) for x in rng.integers(0, 200, b)],
+                   q_lens=[int(x) for x in rng.integers(0, 12, b)], hq=hkv * int(rng.integers(1, 9)), hkv=hkv, d=d,
+                   q=str(rng.choice(["f32", "f16", "bf16"])), kv=kv, k_mode=k_mode, v_mode=v_mode,
+                   zeros=bool(kv in CODES[:2] and rng.random() < 0.5), scales=str(rng.choice(["f32", "f16", "bf16"])),
+                   page=int(rng.integers(1, 40)), window=str(rng.integers(1, 90)) if rng.random() < 0.4 else None,
+                   chunk=str(rng.integers(1, 90)) if rng.random() < 0.3 else None,
+                   tree=int(rng.integers(1, 90)) if rng.random() < 0.4 else None, mask_type=bool,
+                   layout=str(rng.choice(["nhd", "hnd"])), csr=bool(rng.random() < 0.3),
+                   split=str(rng.choice(["auto", "none", "size:30", "count:4"])), threads=str(rng.integers(1, 4)),
+                   table=str(rng.choice(["shuffled", "shared"])), source=str(rng.choice(["npy", "safetensors"])))
+
+
 def main():
     tool = tool_from_arguments()
     failures = Failures()
     for seed, case in enumerate(chosen_cases()):
         run_case(tool, case, seed, failures)
+    for seed, case in enumerate(random_row_cases(40, np.random.default_rng(2025))):
+        run_case(tool, case, 3000 + seed, failures)
     for seed, case in enumerate(random_cases(60, np.random.default_rng(2024))):
         run_case(tool, case, 1000 + seed, failures)
     for isa in usable_kernel_sets(tool):
@@ -410,7 +695,7 @@ def main():
                 continue
             arithmetic = "bf16" if isa.endswith("bf16") else None
             run_case(tool, dict(isa=isa, arithmetic=arithmetic, q=q, kv=kv, lens=[700, 0, 33], page=48), 2000, failures)
-    return failures.finish(1000)
+    return failures.finish(1500)
 
 
 if __name__ == "__main__":

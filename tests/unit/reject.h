@@ -35,5 +35,6 @@ void reject_tables(void);
 void reject_merges(void);
 void reject_threads(void);
 void reject_ascend(void);
+void reject_appends(void);
 
 #endif

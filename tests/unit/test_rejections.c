@@ -133,6 +133,7 @@ int main(void) {
   reject_merges();
   reject_threads();
   reject_ascend();
+  reject_appends();
   names();
   return check_report("rejections");
 }

@@ -126,7 +126,8 @@ static void check_bundle(const spl_bundle *b, spl_walk *walk) {
  * rows and sums behind those of the tasks before, which end at *rows and *sums. */
 static void check_scratch(const splitkv_plan *plan, int64_t task, const spl_scratch *needs,
                           int64_t *rows, int64_t *sums) {
-  const spl_task_scratch *t = plan->stack_bytes > 0 ? &plan->stack : &plan->tasks[task].scratch;
+  const bool on_stack = plan->workspace.regions[SPL_SCRATCH].bytes == 0;
+  const spl_task_scratch *t = on_stack ? &plan->stack : &plan->tasks[task].scratch;
   const spl_scratch *has = &t->needs;
   CHECK(has->n_groups >= needs->n_groups && has->n_groups <= plan->limit.heads);
   for (int64_t i = 0; i < needs->n_groups; i++) {
@@ -136,7 +137,7 @@ static void check_scratch(const splitkv_plan *plan, int64_t task, const spl_scra
   CHECK(spl_scratch_bytes(&plan->shape, has, &row_bytes, &sum_bytes));
   CHECK(spl_scratch_bytes(&plan->shape, needs, &needed_rows, &needed_sums));
   CHECK(row_bytes >= needed_rows && sum_bytes >= needed_sums);
-  if (plan->stack_bytes > 0) {
+  if (on_stack) {
     CHECK(t->rows == 0 && t->sums == row_bytes && plan->stack_bytes <= SPL_STACK_BYTES);
     CHECK(row_bytes + sum_bytes <= plan->stack_bytes);
     return;
@@ -194,7 +195,7 @@ static void check_plan(const splitkv_plan *plan) {
   }
   CHECK(at.block == plan->n_blocks && at.head == 0 && at.token == 0);
   CHECK(next_slot == plan->n_slots);
-  if (plan->stack_bytes == 0 && plan->n_tasks > 0) {
+  if (plan->workspace.regions[SPL_SCRATCH].bytes > 0) {
     CHECK(plan->tasks[0].scratch.sums == rows &&
           sums == plan->workspace.regions[SPL_SCRATCH].bytes);
   }
@@ -242,7 +243,7 @@ static void check_cuts(rng *r) {
     piece++;
   }
   CHECK(piece == spl_n_pieces(&problem, kv_len));
-  CHECK(spl_block_cost(&problem, kv_len, 1, &item));
+  CHECK(spl_block_cost(&problem, kv_len, spl_n_pieces(&problem, kv_len), 1, &item));
   for (int64_t cost = 0; cost < item; cost++) {
     const spl_place cut = spl_cut(&problem, 5, kv_len, cost, 0);
     const int64_t token = cut.block == 6 ? kv_len : cut.token;

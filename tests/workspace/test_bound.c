@@ -38,6 +38,10 @@ static void random_problem(splitkv_problem *p, rng *r) {
     p->dtype_kv = SPLITKV_BF16;
     p->dtype_q = rng_one_in(r, 2) ? SPLITKV_BF16 : SPLITKV_F32;
     p->arithmetic = SPLITKV_ARITHMETIC_BF16;
+  } else if (rng_one_in(r, 3)) {
+    p->dtype_kv = (splitkv_dtype)rng_range(r, SPLITKV_INT8, SPLITKV_FP8_E5M2);
+    p->k_scale_mode = (splitkv_scale_mode)rng_range(r, 0, SPLITKV_SCALE_GROUP64);
+    p->v_scale_mode = (splitkv_scale_mode)rng_range(r, 0, SPLITKV_SCALE_GROUP64);
   }
 }
 

@@ -4,6 +4,7 @@
 #include "codes.h"
 #include "data.h"
 #include "machine.h"
+#include "prefix.h"
 #include "rows.h"
 #include "tool.h"
 
@@ -129,16 +130,28 @@ int64_t case_kv_row(const tool_case *c, int64_t page, int64_t token, int64_t hea
                                                : (page * n_tokens + token) * n_heads + head;
 }
 
+static int64_t longest(const tool_case *c) {
+  int64_t most = 0;
+  for (int64_t r = 0; r < c->spec->b; r++) {
+    most = c->kv_lens[r] > most ? c->kv_lens[r] : most;
+  }
+  return most;
+}
+
 static int describe(tool_case *c, const char *name) {
   const problem_spec *s = c->spec;
-  int64_t widest = 0;
+  int64_t widest = 0, n_prefix = prefix_pages(s);
+  c->n_table_pages = n_prefix > 0 && n_prefix * s->page <= longest(c) ? n_prefix : 0;
   for (int64_t r = 0; r < s->b; r++) {
     int64_t pages = pages_of(c->kv_lens[r], s->page);
     widest = pages > widest ? pages : widest;
     c->n_table_entries += pages;
     int64_t first = 0, end = 0;
     pages_attended(c, r, &first, &end);
-    c->n_table_pages += end - first;
+    if (prefix_has(c, r)) { /* counted below */
+      first = first < n_prefix ? n_prefix : first;
+    }
+    c->n_table_pages += end > first ? end - first : 0;
     c->n_tokens += c->kv_lens[r];
     c->max_kv_len = c->kv_lens[r] > c->max_kv_len ? c->kv_lens[r] : c->max_kv_len;
   }
@@ -240,6 +253,7 @@ int case_library_error(const char *name, splitkv_status status, const splitkv_er
              {"problem.window_right_tokens", "window_right"},
              {"problem.chunk_tokens", "chunk"},
              {"problem.tree_tokens", "tree"},
+             {"batch.prefixes", "prefix"},
              {"problem.k_scale_mode", "scales"},
              {"problem.v_scale_mode", "scales"},
              {"problem.dtype_scales", "scales_dtype"},
@@ -263,7 +277,11 @@ int case_describe(tool_case *c, const problem_spec *spec, const char *name) {
     return tool_unsupported("out of memory for %lld lengths", (long long)spec->b);
   }
   int status = describe(c, name);
-  return status ? status : describe_batch(c);
+  status = status ? status : describe_batch(c);
+  if (status == TOOL_OK && prefix_describe(c)) {
+    return tool_unsupported("out of memory for %lld requests", (long long)spec->b);
+  }
+  return status;
 }
 
 int case_plan(tool_case *c, const problem_spec *spec, const char *name) {
@@ -291,6 +309,7 @@ int case_plan(tool_case *c, const problem_spec *spec, const char *name) {
     limits.max_q_rows_total = c->n_rows;
     limits.max_q_rows_per_request = c->max_q_rows;
   }
+  limits.max_prefix_rows = c->n_prefix_rows;
   splitkv_sizes sizes = {0};
   status = splitkv_get_sizes(&c->problem, &limits, &sizes, &error);
   c->bound_bytes = sizes.workspace_bytes;
@@ -435,6 +454,7 @@ typedef struct page_source {
   int64_t row_pages;    /* of the Ascend kernel's identity: each row begins at such a multiple */
   const int64_t *order; /* TABLE_SHUFFLED */
   uint64_t state;       /* TABLE_SHARED */
+  int64_t *prefix;      /* pages of the prefix, -1 until one is named */
 } page_source;
 
 static int64_t next_page(page_source *source) {
@@ -443,6 +463,17 @@ static int64_t next_page(page_source *source) {
   }
   int64_t i = source->next++;
   return source->order ? source->order[i] : i;
+}
+
+/* Page i of a request; is_shared: of the prefix. */
+static int64_t page_of_request(page_source *source, int64_t i, int is_shared) {
+  if (!is_shared) {
+    return next_page(source);
+  }
+  if (source->prefix[i] < 0) {
+    source->prefix[i] = next_page(source);
+  }
+  return source->prefix[i];
 }
 
 /* Some request attends to tokens [begin, end) of a page. */
@@ -461,7 +492,7 @@ static void note_page(tool_case *c, int64_t page, int64_t begin, int64_t end) {
  * page which of its tokens some request attends to. */
 static void fill_table(tool_case *c, page_source *source) {
   const splitkv_problem *p = &c->problem;
-  int64_t entry = 0;
+  int64_t entry = 0, n_prefix = prefix_pages(c->spec);
   for (int64_t r = 0; r < c->batch.n_requests; r++) {
     int64_t n = pages_of(c->kv_lens[r], p->page_size_tokens);
     if (c->table_offsets) {
@@ -477,7 +508,7 @@ static void fill_table(tool_case *c, page_source *source) {
         store_index(c, c->block_table, entry, invalid_id(c, entry));
         continue;
       }
-      int64_t page = next_page(source);
+      int64_t page = page_of_request(source, i, i < n_prefix && prefix_has(c, r));
       int64_t left = c->kv_lens[r] - i * p->page_size_tokens;
       int64_t tokens = left < p->page_size_tokens ? left : p->page_size_tokens;
       store_index(c, c->block_table, entry, page);
@@ -525,8 +556,21 @@ static int build_table(tool_case *c) {
   if (c->spec->device == PROBLEM_ASCEND && c->spec->table == TABLE_IDENTITY) {
     source.row_pages = p->table_width;
   }
+  int64_t n_prefix = prefix_pages(c->spec);
+  if (n_prefix * c->spec->page > c->max_kv_len) { /* nobody has it */
+    n_prefix = 0;
+  }
+  source.prefix = calloc((size_t)n_prefix + 1, sizeof *source.prefix);
+  if (!source.prefix) {
+    free(order);
+    return -1;
+  }
+  for (int64_t i = 0; i < n_prefix; i++) {
+    source.prefix[i] = -1;
+  }
   fill_table(c, &source);
   free(order);
+  free(source.prefix);
   return 0;
 }
 
@@ -656,6 +700,7 @@ void case_free(tool_case *c) {
   for (int part = 0; part < N_KV_PARTS; part++) {
     zoned_free(&c->kv[part]);
   }
+  free(c->prefixes);
   free(c->kv_lens);
   free(c->kv_lens32);
   free(c->q_offsets);

@@ -44,6 +44,9 @@ typedef struct tool_case {
   int64_t n_table_pages;      /* pages that the used part of the table names, repeats counted */
   int64_t n_table_entries;    /* the same with pages of tokens that nobody attends to */
 
+  splitkv_prefix *prefixes; /* that batch has */
+  int64_t n_prefix_rows;    /* query rows of their requests */
+
   splitkv_plan *plan;
   splitkv_plan_info info;
   size_t bound_bytes; /* workspace bound from limits that are this batch's own numbers */

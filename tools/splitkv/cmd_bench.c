@@ -29,7 +29,9 @@ const char cmd_bench_help[] =
     "Times each problem and compares the outputs of the timed runs with the oracle.\n"
     "The roof of a case is the larger of two times, measured in turn with the runs:\n"
     "reading its KV bytes once with all threads, and doing its multiply-adds at the\n"
-    "peak rate of the kernel set's own arithmetic. One line per case:\n"
+    "peak rate of the kernel set's own arithmetic. Bytes are those of tokens that\n"
+    "some row attends to, with their scales; multiply-adds are those of each row with\n"
+    "the tokens that it attends to, and no others. One line per case:\n"
     "  time       median of the runs, over copies of the KV cache that no CPU cache\n"
     "             can hold together\n"
     "  spread     (90th - 10th percentile) / median\n"
@@ -44,8 +46,8 @@ const char cmd_bench_help[] =
     "  result     'in bound' where its error is within our bound, else the largest\n"
     "             error / bound, and WRONG where it is no attention at all\n"
     "\n"
-    "  --suite NAME      pr683, ragged, odd, long, variants, models or quant;\n"
-    "                    may be repeated\n"
+    "  --suite NAME      pr683, ragged, odd, long, variants, models or quant; may\n"
+    "                    be repeated\n"
     "  --vs PEER         ggml, onnxruntime, openvino, torch or what else bench/peers\n"
     "                    has; PEER:f32, PEER:f16 or PEER:bf16 is the peer with KV of\n"
     "                    that type. May be repeated\n"
@@ -73,7 +75,8 @@ typedef struct outcome {
   bench_result result;
   verdict verdict;
   double roof, roof_fraction; /* seconds; roof / time */
-  double bytes_per_second, flop_per_second;
+  double bytes_per_second, flop_per_second, rows_per_second;
+  int64_t n_rows;
   size_t workspace_bytes;
   const char *kernel_set; /* static */
 } outcome;
@@ -118,6 +121,8 @@ static void fill_outcome(const tool_case *c, outcome *o) {
   o->roof_fraction = r->time > 0 ? o->roof / r->time : 0;
   o->bytes_per_second = r->time > 0 ? case_kv_bytes(c) / r->time : 0;
   o->flop_per_second = r->time > 0 ? 2 * case_multiply_adds(c) / r->time : 0;
+  o->n_rows = c->n_rows;
+  o->rows_per_second = r->time > 0 ? (double)c->n_rows / r->time : 0;
   o->workspace_bytes = c->info.workspace_bytes;
   o->kernel_set = c->info.kernel_set;
 }
@@ -265,6 +270,8 @@ static cJSON *add_json_case(cJSON *list, const selected_case *entry, const outco
     const char *key;
     double value;
   } numbers[] = {{"threads", (double)entry->spec.threads},
+                 {"rows", (double)o->n_rows},
+                 {"tokens_per_s", o->rows_per_second},
                  {"time_ms", r->time * 1e3},
                  {"time_ms_min", r->time_min * 1e3},
                  {"time_ms_max", r->time_max * 1e3},

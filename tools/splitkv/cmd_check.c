@@ -29,8 +29,8 @@ const char cmd_check_help[] =
     "  lse err       largest |lse - exact|\n"
     "  of bound      largest error as a part of its bound; up to 1 passes\n"
     "\n"
-    "  --suite NAME      pr683, ragged, odd, long, variants, models or quant;\n"
-    "                    may be repeated\n"
+    "  --suite NAME      pr683, ragged, odd, long, variants, models or quant; may\n"
+    "                    be repeated\n"
     "  --json            one JSON object instead of the table\n"
     "  --json-file FILE  the JSON object to FILE, beside the table\n"
     "\n"
@@ -77,6 +77,7 @@ static cJSON *json_case(const selected_case *entry, const tool_case *c, const ve
   cJSON_AddNumberToObject(row, "worst", v->worst);
   cJSON_AddStringToObject(row, "kernel_set", c->info.kernel_set);
   cJSON_AddNumberToObject(row, "threads", (double)entry->spec.threads);
+  cJSON_AddNumberToObject(row, "rows", (double)c->n_rows);
   cJSON_AddNumberToObject(row, "workspace_bytes", (double)c->info.workspace_bytes);
   cJSON_AddNumberToObject(row, "seed", (double)entry->spec.seed);
   cJSON_AddStringToObject(row, "problem", entry->problem);

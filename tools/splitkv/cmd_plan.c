@@ -46,6 +46,10 @@ static void print_summary(const tool_case *c, const selected_case *entry) {
   char split[40];
   problem_split_text(entry->spec.split, entry->spec.split_value, split, sizeof split);
   printf("problem     %s\n", entry->problem);
+  if (!problem_spec_is_decode(c->spec)) {
+    printf("query rows  %lld in all, at most %lld of one request\n", (long long)c->n_rows,
+           (long long)c->max_q_rows);
+  }
   printf("kernel set  %s\n", info->kernel_set);
   printf("policy      %s\n", split);
   printf("splits      %lld in all, at most %lld of one request and KV head\n",
@@ -157,6 +161,7 @@ static int print_for_machines(const tool_case *c, const selected_case *entry) {
   problem_split_text(entry->spec.split, entry->spec.split_value, split, sizeof split);
   cJSON *report = tool_json_report("plan");
   cJSON_AddStringToObject(report, "problem", entry->problem);
+  cJSON_AddNumberToObject(report, "rows", (double)c->n_rows);
   cJSON_AddStringToObject(report, "kernel_set", info->kernel_set);
   cJSON_AddStringToObject(report, "policy", split);
   cJSON_AddNumberToObject(report, "splits", (double)info->n_splits);

@@ -97,14 +97,21 @@ code_scale codes_scale(const tool_case *c, double least, double most) {
   return s;
 }
 
+int64_t codes_channels_per_scale(splitkv_scale_mode mode, int64_t channels) {
+  return mode == SPLITKV_SCALE_CHANNEL   ? 1
+         : mode == SPLITKV_SCALE_GROUP32 ? 32
+         : mode == SPLITKV_SCALE_GROUP64 ? 64
+                                         : channels;
+}
+
 int codes_is_per_token(splitkv_scale_mode mode) {
   return mode >= SPLITKV_SCALE_TOKEN;
 }
 
+/* Of a token's own scales. */
 static int64_t scales_per_row(splitkv_scale_mode mode, int64_t channels) {
-  return mode == SPLITKV_SCALE_GROUP32   ? (channels + 31) / 32
-         : mode == SPLITKV_SCALE_GROUP64 ? (channels + 63) / 64
-                                         : 1;
+  int64_t width = codes_channels_per_scale(mode, channels);
+  return (channels + width - 1) / width;
 }
 
 int64_t codes_n_scales(const tool_case *c, splitkv_scale_mode mode, int64_t channels) {
@@ -136,11 +143,9 @@ int64_t codes_scale_index(const tool_case *c, splitkv_scale_mode mode, int64_t c
   case SPLITKV_SCALE_CHANNEL:
     return head * channels + channel;
   case SPLITKV_SCALE_TOKEN:
-    return row;
   case SPLITKV_SCALE_GROUP32:
-    return row * n + channel / 32;
   case SPLITKV_SCALE_GROUP64:
-    return row * n + channel / 64;
+    return row * n + channel / codes_channels_per_scale(mode, channels);
   default:
     return 0;
   }

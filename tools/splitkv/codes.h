@@ -26,6 +26,8 @@ code_scale codes_scale(const tool_case *c, double least, double most);
 int64_t codes_n_scales(const tool_case *c, splitkv_scale_mode mode, int64_t channels);
 int64_t codes_scale_index(const tool_case *c, splitkv_scale_mode mode, int64_t channels,
                           int64_t page, int64_t token, int64_t head, int64_t channel);
+/* Neighbouring channels of a row that share a scale: at most so many, from a multiple on. */
+int64_t codes_channels_per_scale(splitkv_scale_mode mode, int64_t channels);
 /* Does each token have scales of its own? */
 int codes_is_per_token(splitkv_scale_mode mode);
 

@@ -212,13 +212,11 @@ static code_scale shared_scale(const filler *f, const kv_row *row, int64_t chann
   return codes_scale(f->c, -number_of(&e->below), number_of(&e->above));
 }
 
-static code_scale own_scale(const filler *f, const kv_row *row, const double *values,
-                            int64_t channel) {
-  double least = values[channel], most = values[channel];
-  int64_t place = scale_place(f, row, channel);
-  for (int64_t ch = channel; ch < row->channels && scale_place(f, row, ch) == place; ch++) {
-    least = fmin(least, values[ch]);
-    most = fmax(most, values[ch]);
+static code_scale own_scale(const filler *f, const double *values, int64_t n) {
+  double least = values[0], most = values[0];
+  for (int64_t i = 1; i < n; i++) {
+    least = values[i] < least ? values[i] : least;
+    most = values[i] > most ? values[i] : most;
   }
   return codes_scale(f->c, least, most);
 }
@@ -273,18 +271,18 @@ static void poison_codes(const filler *f, const kv_row *row, unsigned char *data
 
 static void code_row(const filler *f, const kv_row *row, unsigned char *data) {
   double values[SPLITKV_MAX_HEAD_DIM];
-  code_scale s = {0};
-  int64_t place = -1;
+  splitkv_scale_mode mode = mode_of(f, row->which);
+  int64_t width = codes_channels_per_scale(mode, row->channels);
   values_of(f, row, values);
-  for (int64_t ch = 0; ch < row->channels; ch++) {
-    if (scale_place(f, row, ch) != place) {
-      place = scale_place(f, row, ch);
-      if (codes_is_per_token(mode_of(f, row->which))) {
-        store_scales(f, row, ch, own_scale(f, row, values, ch));
-      }
-      s = load_scale(f, row, ch);
+  for (int64_t first = 0; first < row->channels; first += width) {
+    int64_t end = row->channels - first < width ? row->channels : first + width;
+    if (codes_is_per_token(mode)) {
+      store_scales(f, row, first, own_scale(f, values + first, end - first));
     }
-    codes_store(f->c->problem.dtype_kv, data, ch, values[ch] / s.scale, s.zero);
+    code_scale s = load_scale(f, row, first);
+    for (int64_t ch = first; ch < end; ch++) {
+      codes_store(f->c->problem.dtype_kv, data, ch, values[ch] / s.scale, s.zero);
+    }
   }
 }
 

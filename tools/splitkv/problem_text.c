@@ -52,6 +52,9 @@ const char problem_grammar_help[] =
     "  chunk=0          N: a row attends to tokens t with t / N as its own only\n"
     "  tree=0           N: of the newest N tokens, a row attends to those on its way\n"
     "                   to the root of a random tree, from the seed, and to itself\n"
+    "  prefix=0         N: the first N tokens, in whole pages, lie in the same pages\n"
+    "                   for all requests that have them, and are read once for all\n"
+    "  unshared         the same pages, each read for each request\n"
     "  mla              V is the first dv channels of K, in K's memory\n"
     "  model=NAME       words of a model, where they are not given: its heads, d, dv,\n"
     "                   scale, variants and causal. NAME/local and NAME/global are\n"
@@ -200,6 +203,8 @@ enum {
   W_WINDOW_RIGHT,
   W_CHUNK,
   W_TREE,
+  W_PREFIX,
+  W_UNSHARED,
   W_SCALES,
   W_SCALES_DTYPE,
   W_ZEROS,
@@ -247,6 +252,8 @@ static const word words[N_WORDS] = {
     [W_WINDOW_RIGHT] = NUMBER(window_right, 0, MAX_KV_LEN, FOR_CPU),
     [W_CHUNK] = NUMBER(chunk, 0, MAX_KV_LEN, FOR_CPU),
     [W_TREE] = NUMBER(tree, 0, MAX_KV_LEN, FOR_CPU),
+    [W_PREFIX] = NUMBER(prefix, 0, MAX_KV_LEN, FOR_CPU),
+    [W_UNSHARED] = FLAG(unshared, FOR_CPU),
     [W_SCALES] = {"scales", WORD_SCALES, 0, 0, 0, NULL, FOR_CPU, NULL},
     [W_SCALES_DTYPE] = CHOICE(scales_dtype, scales_dtype_choices, FOR_CPU),
     [W_ZEROS] = FLAG(zeros, FOR_CPU),
@@ -923,7 +930,7 @@ int problem_spec_is_decode(const problem_spec *spec) {
 
 int problem_spec_is_plain(const problem_spec *spec) {
   return problem_spec_is_decode(spec) && spec->window == 0 && spec->softcap == 0 && !spec->sinks &&
-         !spec->alibi && spec->chunk == 0 && spec->tree == 0 && !spec->mla &&
+         !spec->alibi && spec->chunk == 0 && spec->tree == 0 && spec->prefix == 0 && !spec->mla &&
          !problem_is_quantised(spec->dtype_kv);
 }
 
@@ -1068,7 +1075,7 @@ static int is_left_out(const problem_spec *spec, int index) {
            !problem_is_quantised(spec->dtype_kv);
   }
   if (index == W_WINDOW || index == W_WINDOW_RIGHT || index == W_CHUNK || index == W_TREE ||
-      index == W_SCALES_DTYPE || words[index].kind == WORD_FLAG) {
+      index == W_PREFIX || index == W_SCALES_DTYPE || words[index].kind == WORD_FLAG) {
     return value_of(spec, &words[index]) == 0;
   }
   int is_one_dtype = spec->dtype_q == spec->dtype_kv && spec->dtype_q == spec->dtype_out &&

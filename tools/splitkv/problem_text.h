@@ -62,6 +62,8 @@ typedef struct problem_spec {
   int64_t causal;                           /* 0 or 1 */
   int64_t window_right;                     /* 0: none */
   int64_t chunk, tree;                      /* tokens; 0: none */
+  int64_t prefix;                           /* tokens in pages that all requests name; 0: none */
+  int64_t unshared;                         /* 0 or 1: the plan is not told of the prefix */
   int64_t k_scales, v_scales, scales_dtype; /* splitkv_scale_mode, splitkv_dtype */
   int64_t zeros;                            /* 0 or 1: zero points */
   int64_t mla;                              /* 0 or 1: V is the first dv channels of K */

@@ -165,6 +165,30 @@ static const suite_case variants[] = {
      SUITE_CHECK},
 };
 
+/* A prefix in the pages of all requests, named and not. */
+static const suite_case prefix[] = {
+    {"decode", "b=16 hq=32 hkv=8 kv=2100..2300 prefix=2048 page=16 dtype=f16", SUITE_BOTH},
+    {"decode_unshared", "b=16 hq=32 hkv=8 kv=2100..2300 prefix=2048 page=16 dtype=f16 unshared",
+     SUITE_BOTH},
+    {"mha", "b=16 hq=16 hkv=16 kv=2100 prefix=2048 dtype=f32", SUITE_BOTH},
+    {"mha_hnd", "b=16 hq=16 hkv=16 kv=2100 prefix=2048 dtype=f32 layout=hnd", SUITE_BOTH},
+    {"size", "b=16 hq=32 hkv=8 kv=1100..1300 prefix=1000 page=8 split=size:250 table=shuffled",
+     SUITE_CHECK},
+    {"count", "b=5 hq=8 hkv=2 kv=1100 prefix=1000 page=8 split=count:3", SUITE_CHECK},
+    {"holes", "kv=500,1500,1400,3,1200,1024,1025,0 hq=8 hkv=2 prefix=1024 page=64", SUITE_CHECK},
+    {"rows", "b=5 kv=1030..1400 q=0..9 hq=8 hkv=2 prefix=1024 page=32 causal", SUITE_CHECK},
+    {"tree", "b=6 kv=1030..1090 q=8 tree=40 hq=8 hkv=2 prefix=1024 page=16", SUITE_CHECK},
+    {"window", "b=4 kv=600 hq=8 hkv=2 prefix=512 page=16 window=300", SUITE_CHECK},
+    {"all",
+     "b=9 kv=700..900 hq=20 hkv=4 prefix=640 page=19 softcap=20 sinks alibi format=csr "
+     "threads=5",
+     SUITE_CHECK},
+    {"int8", "b=9 kv=700..900 hq=20 hkv=4 prefix=640 page=16 dtype=f16 kv_dtype=int8 scales=token",
+     SUITE_CHECK},
+    {"bf16", "b=20 kv=700..900 hq=16 hkv=4 prefix=640 page=16 dtype=bf16 arithmetic=bf16",
+     SUITE_CHECK},
+};
+
 /* Each model in decode, a prefill chunk, decode beside a chunk, and the verification of a tree of
  * drafts. Contexts are longer than windows, and chunks of a prefill lie across a border of the
  * model's own chunks. */
@@ -313,6 +337,7 @@ const suite suites[] = {
     SUITE("odd", odd, "groups 1 to 128, d and dv 1 to 576, pages 1 to 20000"),
     SUITE("long", long_context, "up to 1 M tokens"),
     SUITE("variants", variants, "sliding windows, soft-cap, sinks and ALiBi"),
+    SUITE("prefix", prefix, "requests whose first pages are the same"),
     SUITE("models", models, "models in decode, prefill, both, and trees of drafts"),
     SUITE("quant", quant, "KV in int8, fp8 and int4 with scales and zero points"),
     SUITE("ascend", ascend,
