@@ -488,8 +488,7 @@ int main(void) {
       "kv=300,0,9,40 q=3,2,0,7 hq=4 hkv=2 d=16 page=16 causal table=shuffled",
       "kv=300,0,9,40 q=3,2,12,7 hq=4 hkv=2 d=16 page=16 window=5 window_right=4 split=size:64",
       "kv=300,150,140 hq=4 hkv=2 d=16 page=16 prefix=128 table=shuffled",
-      "kv=300,70,90 q=3,2,9 hq=4 hkv=2 d=16 page=16 causal kv_dtype=int8 scales=token "
-      "split=size:64",
+      "kv=300,70,90 q=3,2,9 hq=4 hkv=2 d=16 causal kv_dtype=int8 scales=token split=size:64",
       "kv=300,70 hq=4 hkv=2 d=20 page=16 kv_dtype=int4 zeros scales=channel/group32 dtype=f32",
       "kv=300,70 hq=4 hkv=2 d=20 page=16 kv_dtype=fp8_e5m2 scales=head data=adversarial",
       "kv=300,70 q=8,70 hq=4 hkv=1 d=16 dv=9 page=16 causal tree=65 chunk=90 mla dtype=f32",
