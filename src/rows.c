@@ -91,8 +91,22 @@ uint64_t spl_row_mask(const splitkv_problem *p, const spl_row_range *range, int6
 
 /* ── blocks ─────────────────────────────────────────────────────────────────────────────────── */
 
-int64_t spl_most_shared_pieces(const splitkv_problem *p, int64_t n_workers) {
-  return spl_ceil_div(8 * n_workers, p->n_heads_kv); /* for balance: pieces cannot be cut further */
+/* Pieces that a block with a shared prefix is cut into, where n_rows rows have one: for balance
+ * eight per worker in all, since pieces cannot be cut further. */
+static int64_t shared_pieces(const splitkv_problem *p, int64_t n_rows, int64_t n_workers) {
+  const int64_t n_blocks = spl_ceil_div(spl_max(n_rows, 1), spl_block_rows(p));
+  const int64_t wanted = spl_ceil_div(8 * n_workers, p->n_heads_kv);
+  return spl_ceil_div(wanted, n_blocks);
+}
+
+bool spl_prefix_slots(const splitkv_problem *p, int64_t n_rows, int64_t n_workers,
+                      int64_t *n_slots) {
+  /* Of the prefix and of what is behind it, each row has shared_pieces for each KV head: at most
+   * one, and its share of what all blocks together are cut into. */
+  *n_slots = 0;
+  if (n_rows == 0) return true;
+  const int64_t by_cuts = (8 * n_workers + p->n_heads_kv) * spl_block_rows(p);
+  return spl_mul_add(2 * p->n_heads_kv, n_rows, n_slots) && spl_add(*n_slots, 2 * by_cuts, n_slots);
 }
 
 /* The rule for blocks with a shared prefix: FIXED_SIZE as the caller has it, for AUTO of a size
@@ -101,13 +115,15 @@ static void set_shared_rule(const splitkv_problem *p, const splitkv_batch *batch
                             splitkv_problem *rule) {
   *rule = *p;
   if (p->split_policy != SPLITKV_SPLIT_AUTO) return;
-  int64_t longest = 1;
+  int64_t longest = 1, n_rows = 0;
   for (int64_t i = 0; i < batch->n_prefixes; i++) {
     const splitkv_prefix *x = &batch->prefixes[i];
+    n_rows += spl_q_offset(batch, x->first_request + x->n_requests) -
+              spl_q_offset(batch, x->first_request);
     for (int64_t r = x->first_request; r < x->first_request + x->n_requests; r++)
       longest = spl_max(longest, spl_kv_len(batch, r));
   }
-  const int64_t n = spl_most_shared_pieces(p, batch->n_workers);
+  const int64_t n = shared_pieces(p, n_rows, batch->n_workers);
   const int64_t cuts = spl_ceil_div(spl_ceil_div(longest, n), SPL_CUT_TOKENS);
   rule->split_policy = SPLITKV_SPLIT_FIXED_SIZE;
   rule->split_value = cuts < INT64_MAX / SPL_CUT_TOKENS ? cuts * SPL_CUT_TOKENS : INT64_MAX - 1;
@@ -120,12 +136,14 @@ spl_block_walk spl_begin_blocks(const spl_shape *shape, const splitkv_batch *bat
                       .is_decode = batch->q_offsets == NULL && batch->n_prefixes == 0,
                       .attends_all = p->window_tokens == 0 && p->chunk_tokens == 0,
                       .most_rows = spl_block_rows(p),
+                      .measured_prefix = -1,
                       .prefix = -1};
   if (batch->n_prefixes > 0) set_shared_rule(p, batch, &w.shared);
   /* In other classes than f32 the bits of a head depend on how many share a tile with it, which a
    * caller of FIXED_SIZE does not want to know. */
-  if (p->split_policy == SPLITKV_SPLIT_FIXED_SIZE &&
-      shape->kernels->arithmetic_class != SPLITKV_ARITHMETIC_F32) {
+  const bool other_bits = p->split_policy == SPLITKV_SPLIT_FIXED_SIZE &&
+                          shape->kernels->arithmetic_class != SPLITKV_ARITHMETIC_F32;
+  if (other_bits || w.most_rows == 1) { /* of one row nothing can be shared */
     w.next_prefix = batch->n_prefixes;
   }
   return w;
@@ -178,7 +196,11 @@ static bool begin_prefix(spl_block_walk *w, spl_block *block) {
   if (w->next_prefix == batch->n_prefixes) return false;
   const splitkv_prefix *x = &batch->prefixes[w->next_prefix];
   if (x->first_request > r || rows_of(batch, r) == 0) return false;
-  const int64_t tokens = shared_tokens(w, x);
+  if (w->measured_prefix != w->next_prefix) {
+    w->prefix_tokens = shared_tokens(w, x);
+    w->measured_prefix = w->next_prefix;
+  }
+  const int64_t tokens = w->prefix_tokens;
   int64_t n_rows = 0;
   w->prefix_end = x->first_request + x->n_requests;
   if (tokens > 0) w->prefix_end = last_of_block(w, r, w->prefix_end, &n_rows);
@@ -192,7 +214,6 @@ static bool begin_prefix(spl_block_walk *w, spl_block *block) {
                        .is_shared = true,
                        .is_prefix = true};
   w->prefix = w->n++;
-  w->prefix_tokens = tokens;
   return true;
 }
 

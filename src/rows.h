@@ -67,13 +67,13 @@ static inline int64_t spl_tree_words(const splitkv_problem *problem) {
 typedef struct spl_block_walk {
   const splitkv_problem *problem;
   const splitkv_batch *batch;
-  splitkv_problem shared; /* the rule that blocks with a shared prefix are cut by */
-  bool is_decode;         /* one row of each request, no prefixes */
-  bool attends_all;       /* and each to all tokens */
-  int64_t most_rows;      /* of a block */
-  int64_t n;              /* blocks so far */
-  int64_t request, row;   /* where the next one begins: a row of a request */
-  int64_t next_prefix;
+  splitkv_problem shared;               /* the rule that blocks with a shared prefix are cut by */
+  bool is_decode;                       /* one row of each request, no prefixes */
+  bool attends_all;                     /* and each to all tokens */
+  int64_t most_rows;                    /* of a block */
+  int64_t n;                            /* blocks so far */
+  int64_t request, row;                 /* where the next one begins: a row of a request */
+  int64_t next_prefix, measured_prefix; /* whose prefix_tokens are known; -1: none */
   int64_t prefix, prefix_tokens, prefix_end; /* of requests before prefix_end; -1: none */
 } spl_block_walk;
 
@@ -100,8 +100,10 @@ static inline bool spl_next_block(spl_block_walk *w, spl_block *block) {
   return true;
 }
 
-/* Most pieces of a block with a shared prefix, of AUTO. */
-int64_t spl_most_shared_pieces(const splitkv_problem *problem, int64_t n_workers);
+/* Most slots of n_rows query rows of requests with a shared prefix, of AUTO, for n_workers; false
+ * on overflow. */
+bool spl_prefix_slots(const splitkv_problem *problem, int64_t n_rows, int64_t n_workers,
+                      int64_t *n_slots);
 
 /* What the rows of a block cost per token, where one row costs 1: it is bound by reading, which
  * takes as long as the multiply-adds of SPL_BALANCED_HEADS. */

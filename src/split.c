@@ -199,10 +199,10 @@ bool spl_slot_bound(const splitkv_problem *problem, const splitkv_limits *limits
   switch (problem->split_policy) {
   case SPLITKV_SPLIT_AUTO: /* each of workers - 1 cuts ends one piece and starts another */
     n = 2 * (limits->max_workers - 1) * spl_min(rows, spl_block_rows(problem));
-    if (longest >= 2 * SPL_CUT_TOKENS) *n_slots = n;
-    /* Of a row with a shared prefix: pieces of that, and of what is behind it. */
-    n = 2 * spl_most_shared_pieces(problem, limits->max_workers) * problem->n_heads_kv;
-    return longest <= SPL_CUT_TOKENS || spl_mul_add(n, limits->max_prefix_rows, n_slots);
+    if (longest <= SPL_CUT_TOKENS) return true;
+    if (!spl_prefix_slots(problem, limits->max_prefix_rows, limits->max_workers, n_slots))
+      return false;
+    return longest < 2 * SPL_CUT_TOKENS || spl_add(*n_slots, n, n_slots);
   case SPLITKV_SPLIT_FIXED_SIZE:
   case SPLITKV_SPLIT_FIXED_COUNT:
     if (rows == 1) {

@@ -40,6 +40,11 @@ splitkv_status spl_check_csr_row(const splitkv_problem *p, const splitkv_tensors
 
 /* ── shared prefixes ────────────────────────────────────────────────────────────────────────── */
 
+/* Tokens of request r, as far as a query row may attend to them. */
+static int64_t tokens_of(const splitkv_batch *batch, int64_t r) {
+  return spl_q_offset(batch, r + 1) > spl_q_offset(batch, r) ? spl_kv_len(batch, r) : 0;
+}
+
 /* Lengths, and rows of a table in CSR. */
 static splitkv_status check_rows(const splitkv_problem *p, const splitkv_batch *batch,
                                  const splitkv_tensors *t, splitkv_error *error) {
@@ -49,10 +54,11 @@ static splitkv_status check_rows(const splitkv_problem *p, const splitkv_batch *
       spl_check_pointer(error, "tensors.block_table", t->block_table, any, index);
   if (status != SPLITKV_OK) return status;
   status = spl_check_pointer(error, "tensors.table_offsets", t->table_offsets, any && csr, index);
+  if (status == SPLITKV_OK) status = spl_check_q_offsets(batch, error);
   for (int64_t r = 0; r < batch->n_requests && status == SPLITKV_OK; r++) {
     const int64_t kv_len = spl_kv_len(batch, r);
     if (kv_len < 0 || kv_len > most) return spl_fail_kv_len(error, r, kv_len, most);
-    if (csr) status = spl_check_csr_row(p, t, r, kv_len, error);
+    if (csr) status = spl_check_csr_row(p, t, r, tokens_of(batch, r), error);
   }
   return status;
 }
@@ -61,7 +67,7 @@ static splitkv_status check_rows(const splitkv_problem *p, const splitkv_batch *
 static int64_t common_tokens(const splitkv_problem *p, const splitkv_batch *batch,
                              const splitkv_tensors *t, int64_t a, int64_t b) {
   const int64_t row_a = spl_table_row(p, t, a), row_b = spl_table_row(p, t, b);
-  const int64_t n = spl_min(spl_kv_len(batch, a), spl_kv_len(batch, b)) / p->page_size_tokens;
+  const int64_t n = spl_min(tokens_of(batch, a), tokens_of(batch, b)) / p->page_size_tokens;
   int64_t i = 0;
   while (i < n && spl_load_index(p->table_type, t->block_table, row_a + i) ==
                       spl_load_index(p->table_type, t->block_table, row_b + i))

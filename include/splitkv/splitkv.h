@@ -217,7 +217,9 @@ typedef enum splitkv_table_format {
 typedef enum splitkv_index_type { SPLITKV_I32 = 0, SPLITKV_I64 = 1 } splitkv_index_type;
 
 typedef enum splitkv_split_policy {
-  /* Equal work for each worker; at most 2 partial slots per worker whatever the batch. */
+  /* Equal work for each worker; at most 2 partial slots per worker whatever the batch, times the
+   * query rows that are walked together where requests have several. A shared prefix takes slots
+   * for each of its rows. */
   SPLITKV_SPLIT_AUTO = 0,
   /* Cuts every split_value tokens from the first one attended to (token 0, or where the window
    * begins): a row's bits depend on that row alone. */
@@ -361,9 +363,10 @@ static inline void splitkv_limits_init(splitkv_limits *limits) {
   limits->max_workers = 1;
 }
 
-/* Bytes that no plan within `limits` exceeds, in closed form; monotone in every limit. Limits speak
- * of kv_len; a window is taken into account. sizes is written on success only.
- * Errors: as splitkv_describe; LIMITS, N_WORKERS, OVERFLOW, NULL_POINTER, STRUCT_SIZE. */
+/* Bytes that no plan within `limits` exceeds, in closed form; monotone in every limit, from 1 on
+ * where 0 stands for another number. Limits speak of kv_len; a window is taken into account. sizes
+ * is written on success only. Errors: as splitkv_describe; LIMITS, N_WORKERS, OVERFLOW,
+ * NULL_POINTER, STRUCT_SIZE. */
 SPLITKV_API splitkv_status splitkv_get_sizes(const splitkv_problem *problem,
                                              const splitkv_limits *limits, splitkv_sizes *sizes,
                                              splitkv_error *error);

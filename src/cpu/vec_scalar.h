@@ -6,7 +6,9 @@
 #define SPL_CPU_VEC_SCALAR_H
 
 /* Loops stay loops: sixteen lanes unrolled in every block would take minutes to compile. */
+#if !defined(SPL_SMALL_CODE)
 #define SPL_SMALL_CODE
+#endif
 #include "vec_common.h"
 
 typedef struct vf {
