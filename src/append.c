@@ -174,11 +174,13 @@ static splitkv_status check_side(const spl_shape *shape, const splitkv_append_ar
   const splitkv_problem *p = &shape->problem;
   const bool has_tokens = a->n_tokens > 0, has_scales = t->mode != SPLITKV_SCALE_NONE;
   const bool has_zeros = has_scales && (p->flags & SPLITKV_FLAG_ZERO_POINTS) != 0;
-  if (t->computes && !(t->is_stored && is_by_token(t->mode))) {
+  const bool is_missing =
+      !t->is_stored && has_tokens; /* without tokens there are no rows to give */
+  if (t->computes && (is_missing || !is_by_token(t->mode))) {
     return spl_fail(error, SPLITKV_ERROR_APPEND_SCALES, t->mode_name, (int)t->mode,
-                    t->is_stored ? "scales of mode %d are not by token, so that they cannot be "
-                                   "computed from new rows"
-                                 : "scales of mode %d are to be computed, but v_new is null",
+                    !is_missing ? "scales of mode %d are not by token, so that they cannot be "
+                                  "computed from new rows"
+                                : "scales of mode %d are to be computed, but v_new is null",
                     (int)t->mode);
   }
   const struct {
