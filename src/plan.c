@@ -191,6 +191,7 @@ static bool scratch_bound(const spl_shape *shape, const spl_bundle_limit *limit,
 /* Bytes of a plan: the header, then its arrays. Pointers are set when plan is not NULL. */
 static bool place_plan(int64_t n_requests, int64_t n_blocks, int64_t n_workers,
                        int64_t n_merge_runs, splitkv_plan *plan, int64_t *bytes) {
+  if (n_requests == INT64_MAX) return false;
   const struct {
     int64_t n;
     size_t element;
@@ -620,6 +621,7 @@ static splitkv_limits resolve_limits(const splitkv_problem *p, const splitkv_lim
   l.max_q_rows_per_request = spl_min(l.max_q_rows_per_request, l.max_q_rows_total);
   l.max_requests = spl_min(l.max_requests, l.max_q_rows_total);
   l.max_prefix_rows = spl_min(l.max_prefix_rows, l.max_q_rows_total);
+  l.max_prefix_rows = spl_min(l.max_prefix_rows, INT64_MAX / 4); /* of which no plan has room */
   if (l.max_q_rows_total == 0) return l;
   l.max_kv_tokens_per_request = spl_block_reach(
       p, spl_min(l.max_kv_tokens_per_request, l.max_kv_tokens_total), l.max_q_rows_per_request);
@@ -654,7 +656,7 @@ splitkv_status splitkv_get_sizes(const splitkv_problem *problem, const splitkv_l
   const int64_t longest =
       l.max_requests == 0 ? 0 : spl_min(l.max_kv_tokens_per_request, l.max_kv_tokens_total);
   /* A block of a prefix has the rows of two requests at least, each of which has its own blocks. */
-  const int64_t n_blocks = block_bound(p, &l) + l.max_prefix_rows / 2;
+  const int64_t n_blocks = spl_min(block_bound(p, &l), INT64_MAX / 2) + l.max_prefix_rows / 2;
   const int64_t n_merge_runs = p->split_policy == SPLITKV_SPLIT_AUTO
                                    ? l.max_workers - 1 + l.max_prefix_rows
                                : p->split_policy == SPLITKV_SPLIT_NONE ? 0
