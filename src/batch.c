@@ -4,7 +4,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "checked.h"
 #include "error.h"
@@ -22,14 +21,9 @@ static splitkv_status check_index_array(const char *field, const char *type_fiel
 
 splitkv_status spl_import_batch(const splitkv_batch *batch, splitkv_batch *full,
                                 splitkv_error *error) {
-  if (batch == NULL) return spl_fail_null(error, "batch");
-  splitkv_status status =
-      spl_check_struct_size(error, "batch.struct_size", batch->struct_size,
-                            offsetof(splitkv_batch, q_offsets), sizeof(splitkv_batch));
+  splitkv_status status = spl_import(error, "batch.struct_size", batch,
+                                     offsetof(splitkv_batch, q_offsets), full, sizeof *full);
   if (status != SPLITKV_OK) return status;
-  memset(full, 0, sizeof *full);
-  memcpy(full, batch, batch->struct_size);
-  full->struct_size = sizeof *full;
   if (full->n_requests < 0) {
     return spl_fail(error, SPLITKV_ERROR_N_REQUESTS, "batch.n_requests", full->n_requests,
                     "%lld is negative", (long long)full->n_requests);

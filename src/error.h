@@ -28,6 +28,12 @@ splitkv_status spl_check_pointer(splitkv_error *error, const char *field, const 
 splitkv_status spl_check_struct_size(splitkv_error *error, const char *field, size_t struct_size,
                                      size_t oldest, size_t known);
 
+/* Copies a caller's struct of any known size, whose first field is struct_size, into *full of
+ * `known` bytes, zero beyond what the caller has. `field` is the name of that first field; a null
+ * struct is refused by what stands before its point. Errors: NULL_POINTER, STRUCT_SIZE. */
+splitkv_status spl_import(splitkv_error *error, const char *field, const void *given, size_t oldest,
+                          void *full, size_t known);
+
 /* Writes of an output struct what its caller knows of it: dst->struct_size bytes. */
 void spl_export(void *dst, const void *src, size_t caller_size);
 

@@ -580,13 +580,10 @@ size_t splitkv_plan_workspace_bytes(const splitkv_plan *plan) {
 
 static splitkv_status check_limits(const splitkv_limits *given, splitkv_limits *limits,
                                    splitkv_error *error) {
-  if (given == NULL) return spl_fail_null(error, "limits");
   const splitkv_status status =
-      spl_check_struct_size(error, "limits.struct_size", given->struct_size,
-                            offsetof(splitkv_limits, max_q_rows_total), sizeof *limits);
+      spl_import(error, "limits.struct_size", given, offsetof(splitkv_limits, max_q_rows_total),
+                 limits, sizeof *limits);
   if (status != SPLITKV_OK) return status;
-  memset(limits, 0, sizeof *limits);
-  memcpy(limits, given, given->struct_size);
   const struct {
     const char *field;
     int64_t value;

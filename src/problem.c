@@ -46,15 +46,8 @@ int64_t spl_index_bytes(splitkv_index_type type) {
 
 splitkv_status spl_import_problem(const splitkv_problem *problem, splitkv_problem *full,
                                   splitkv_error *error) {
-  if (problem == NULL) return spl_fail_null(error, "problem");
-  const splitkv_status status =
-      spl_check_struct_size(error, "problem.struct_size", problem->struct_size,
-                            offsetof(splitkv_problem, arithmetic), sizeof(splitkv_problem));
-  if (status != SPLITKV_OK) return status;
-  memset(full, 0, sizeof *full);
-  memcpy(full, problem, problem->struct_size);
-  full->struct_size = sizeof *full;
-  return SPLITKV_OK;
+  return spl_import(error, "problem.struct_size", problem, offsetof(splitkv_problem, arithmetic),
+                    full, sizeof *full);
 }
 
 /* One number that must lie in [lowest, highest]. */

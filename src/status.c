@@ -78,6 +78,23 @@ splitkv_status spl_check_struct_size(splitkv_error *error, const char *field, si
                   struct_size, oldest, known);
 }
 
+splitkv_status spl_import(splitkv_error *error, const char *field, const void *given, size_t oldest,
+                          void *full, size_t known) {
+  if (given == NULL) {
+    char name[48];
+    (void)snprintf(name, sizeof name, "%.*s", (int)strcspn(field, "."), field);
+    return spl_fail_null(error, name);
+  }
+  size_t struct_size = 0;
+  memcpy(&struct_size, given, sizeof struct_size);
+  const splitkv_status status = spl_check_struct_size(error, field, struct_size, oldest, known);
+  if (status != SPLITKV_OK) return status;
+  memset(full, 0, known);
+  memcpy(full, given, struct_size);
+  memcpy(full, &known, sizeof known);
+  return SPLITKV_OK;
+}
+
 void spl_export(void *dst, const void *src, size_t caller_size) {
   memcpy(dst, src, caller_size);
   memcpy(dst, &caller_size, sizeof caller_size); /* struct_size comes first */

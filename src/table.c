@@ -2,7 +2,6 @@
 #include "table.h"
 
 #include <stddef.h>
-#include <string.h>
 
 #include "batch.h"
 #include "checked.h"
@@ -11,15 +10,8 @@
 
 splitkv_status spl_import_tensors(const splitkv_tensors *tensors, splitkv_tensors *full,
                                   splitkv_error *error) {
-  if (tensors == NULL) return spl_fail_null(error, "tensors");
-  const splitkv_status status =
-      spl_check_struct_size(error, "tensors.struct_size", tensors->struct_size,
-                            offsetof(splitkv_tensors, sinks), sizeof(splitkv_tensors));
-  if (status != SPLITKV_OK) return status;
-  memset(full, 0, sizeof *full);
-  memcpy(full, tensors, tensors->struct_size);
-  full->struct_size = sizeof *full;
-  return SPLITKV_OK;
+  return spl_import(error, "tensors.struct_size", tensors, offsetof(splitkv_tensors, sinks), full,
+                    sizeof *full);
 }
 
 splitkv_status spl_check_csr_row(const splitkv_problem *p, const splitkv_tensors *t, int64_t r,
