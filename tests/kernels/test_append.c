@@ -7,11 +7,11 @@
 #include "append_case.h"
 #include "batch.h"
 #include "check.h"
+#include "digests.h"
 #include "ref.h"
 
 #include <splitkv/threads.h>
 
-#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -226,41 +226,14 @@ static void large(splitkv_pool const *pool, int turn) {
   append_case_destroy(&c);
 }
 
-static void compare_with_file(FILE *file) {
-  int number = 0, n_cases = 0;
-  uint64_t want = 0;
-  char line[128];
-  while (fgets(line, sizeof line, file)) {
-    if (line[0] == '#') continue;
-    if (!CHECK_MSG(sscanf(line, "%d %" SCNx64, &number, &want) == 2 && number == n_cases, "%s",
-                   line))
-      return;
-    ++n_cases;
-    const uint64_t got = one_case(number);
-    CHECK_MSG(got == want, "case %d: digest %016" PRIx64 ", the file has %016" PRIx64, number, got,
-              want);
-  }
-  CHECK_MSG(n_cases == N_CASES, "%d cases in the file", n_cases);
-}
-
 int main(int argc, char **argv) {
   const bool write = argc == 3 && strcmp(argv[2], "--write") == 0;
   if (argc != 2 && !write) {
     fputs("usage: test_append FILE [--write]\n", stderr);
     return 2;
   }
-  FILE *file = fopen(argv[1], write ? "w" : "r");
-  if (!CHECK_MSG(file != NULL, "%s", argv[1])) return check_report("append");
-  if (write) {
-    fputs("# SPDX-License-Identifier: Apache-2.0\n"
-          "# case, FNV-1a of what append writes; made by test_append --write\n",
-          file);
-    for (int i = 0; i < N_CASES; ++i)
-      fprintf(file, "%d %016" PRIx64 "\n", i, one_case(i));
-  } else {
-    compare_with_file(file);
-  }
-  fclose(file);
+  test_digests(argv[1], write, "case, FNV-1a of what append writes; made by test_append --write",
+               N_CASES, one_case);
 
   splitkv_isa isas[TEST_MAX_ISAS];
   const int n = test_usable_isas(isas);

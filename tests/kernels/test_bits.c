@@ -8,8 +8,8 @@
  * kernels, for a change that is meant to change bits. */
 #include "batch.h"
 #include "check.h"
+#include "digests.h"
 
-#include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -91,23 +91,6 @@ static uint64_t one_case(int number) {
   return digest;
 }
 
-static void compare_with_file(FILE *file) {
-  int number = 0, n_cases = 0;
-  uint64_t want = 0;
-  char line[128];
-  while (fgets(line, sizeof line, file)) {
-    if (line[0] == '#') continue;
-    if (!CHECK_MSG(sscanf(line, "%d %" SCNx64, &number, &want) == 2 && number == n_cases, "%s",
-                   line))
-      return;
-    ++n_cases;
-    const uint64_t got = one_case(number);
-    CHECK_MSG(got == want, "case %d: digest %016" PRIx64 ", the file has %016" PRIx64, number, got,
-              want);
-  }
-  CHECK_MSG(n_cases == N_CASES, "%d cases in the file", n_cases);
-}
-
 int main(int argc, char **argv) {
   if (argc < 2) {
     fputs("usage: test_bits FILE [--variants | --quantised] [--write]\n", stderr);
@@ -116,17 +99,7 @@ int main(int argc, char **argv) {
   with_variants = argc > 2 && strcmp(argv[2], "--variants") == 0;
   is_quantised = argc > 2 && strcmp(argv[2], "--quantised") == 0;
   const bool write = strcmp(argv[argc - 1], "--write") == 0;
-  FILE *file = fopen(argv[1], write ? "w" : "r");
-  if (!CHECK_MSG(file != NULL, "%s", argv[1])) return check_report("bits");
-  if (write) {
-    fputs("# SPDX-License-Identifier: Apache-2.0\n"
-          "# case, FNV-1a of out and lse; made by test_bits --write\n",
-          file);
-    for (int i = 0; i < N_CASES; ++i)
-      fprintf(file, "%d %016" PRIx64 "\n", i, one_case(i));
-  } else {
-    compare_with_file(file);
-  }
-  fclose(file);
+  test_digests(argv[1], write, "case, FNV-1a of out and lse; made by test_bits --write", N_CASES,
+               one_case);
   return check_report("bits");
 }
