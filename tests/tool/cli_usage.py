@@ -92,6 +92,7 @@ BAD_PROBLEMS = (
     ("prefix=-1", ("prefix=-1", "0 ..")),
     ("prefix=x", ("prefix=x", "whole number")),
     ("unshared=1", ("unshared=1", "without a value")),
+    ("unshared", ("unshared", "prefix= is missing")),
     ("kv_dtype=f8", ("kv_dtype=f8", "int8, fp8_e4m3, fp8_e5m2 or int4")),
     ("kv_dtype=int9", ("kv_dtype=int9", "did you mean int8?")),
     ("kv_dtyp=int8", ("kv_dtyp", "'kv_dtype'")),

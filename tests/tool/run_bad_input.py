@@ -394,6 +394,9 @@ def check_codes(bench):
     bench.refused("zero points of FP8", arguments(uint8, {"k_scales": scales["k_scales"], **zeros}) +
                   ["--kv-dtype", "fp8_e4m3"], "--k-zeros")
     bench.accepted("V in K", arguments(int8, drop=("v",)) + ["--mla", str(D)])
+    bench.refused("V in K, whose codes have scales",
+                  arguments(int8, {"k_scales": scales["k_scales"]}, drop=("v",)) + ["--mla", str(D)], "--v-scales",
+                  "--mla")
     bench.refused("V in K without a scale", arguments(int8, drop=("v",)) + ["--mla", str(D - 2)], "--scale")
     bench.refused("V in K, and V", arguments(int8) + ["--mla", str(D)], "--v:", "--mla")
     for value, *words in (("0", "1 .. 576"), (str(D + 1), str(D)), ("577", "576"), ("x", "whole number")):

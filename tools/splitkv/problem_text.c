@@ -915,6 +915,9 @@ int problem_spec_complete(problem_spec *spec, int64_t default_threads, text_erro
     spec->threads = default_threads;
   }
   complete_scales(spec);
+  if (spec->unshared && spec->prefix == 0) {
+    return fail(error, "unshared: is about the pages of a prefix, and prefix= is missing");
+  }
   return check_mla(spec, error);
 }
 

@@ -552,6 +552,10 @@ static int describe_scales(run_input *input, splitkv_problem *problem) {
   if (status == TOOL_OK) status = check_zeros(input, RUN_K_ZEROS, RUN_K_SCALES);
   if (status == TOOL_OK) status = check_zeros(input, RUN_V_ZEROS, RUN_V_SCALES);
   if (status != TOOL_OK || (!has_k && !has_v)) return status;
+  if (input->sources.mla_channels > 0 && has_k != has_v)
+    return tool_usage_error("%s FILE.npy is missing: with --mla K and V are the same codes, and "
+                            "have the same scales",
+                            has_k ? "--v-scales" : "--k-scales");
   if (has_k && has_v && has_k_zeros != has_v_zeros)
     return tool_usage_error("%s FILE.npy is missing: %s has zero points, too",
                             has_k_zeros ? "--v-zeros" : "--k-zeros", has_k_zeros ? "K" : "V");

@@ -31,7 +31,7 @@ int versus_begin(versus_case *vc, const versus *v, const tool_case *c, const cha
   }
   if (!problem_spec_is_plain(c->spec)) {
     return tool_unsupported("--vs: %s: peers are measured with plain attention, without q, window, "
-                            "softcap, sinks, alibi, chunk, tree, mla and codes",
+                            "softcap, sinks, alibi, chunk, tree, prefix, mla and codes",
                             name);
   }
   int status = peer_data_create(&vc->data, c, name);
