@@ -320,6 +320,7 @@ static void place_groups(const run_context *run, const spl_task_scratch *where,
                             .dv_padded = shape->dv_padded,
                             .kv_offset = shape->kv_offset,
                             .q_dtype = (int)shape->problem.dtype_q,
+                            .is_wide = shape->is_wide,
                             .rule = shape->rule};
     spl_describe_codes(shape, &shape->k_quant, &groups[i].k_codes);
     spl_describe_codes(shape, &shape->v_quant, &groups[i].v_codes);

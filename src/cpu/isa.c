@@ -14,6 +14,17 @@ static uint64_t read_xcr0(void) {
   return ((uint64_t)high << 32) | low;
 }
 
+/* AMD's families before 1Ah have units of 256 bits. The leaf that would say so, 8000001Ah, is
+ * hidden by hypervisors. */
+static int has_wide_units(void) {
+  uint32_t a = 0, b = 0, c = 0, d = 0;
+  if (!__get_cpuid(0, &a, &b, &c, &d)) return 0;
+  const uint32_t amd[3] = {0x68747541, 0x69746e65, 0x444d4163}; /* "AuthenticAMD" */
+  if (b != amd[0] || d != amd[1] || c != amd[2]) return 1;
+  if (!__get_cpuid(1, &a, &b, &c, &d)) return 0;
+  return (a >> 8 & 0xf) + (a >> 20 & 0xff) >= 0x1a;
+}
+
 static uint32_t ask_cpu(void) {
   uint32_t a = 0, b = 0, c = 0, d = 0;
   if (!__get_cpuid(1, &a, &b, &c, &d)) return 0;
@@ -37,6 +48,7 @@ static uint32_t ask_cpu(void) {
       (a & (1u << 5))) {
     bits |= SPL_CPU_AVX512_BF16;
   }
+  if ((bits & SPL_CPU_AVX512) && has_wide_units()) bits |= SPL_CPU_WIDE;
   return bits;
 }
 #elif defined(__aarch64__)

@@ -14,7 +14,9 @@ enum {
   SPL_CPU_AVX512 = 1 << 3, /* F, BW, DQ and VL, and the OS saves the registers */
   SPL_CPU_AVX512_BF16 = 1 << 4,
   SPL_CPU_NEON = 1 << 5,
-  SPL_CPU_AVX512_VNNI = 1 << 6
+  SPL_CPU_AVX512_VNNI = 1 << 6,
+  /* Has AVX-512 in units of 512 bits, not in halves one after the other: no set needs it. */
+  SPL_CPU_WIDE = 1 << 7
 };
 
 /* Asks the CPU once per process. Any thread. */

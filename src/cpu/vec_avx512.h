@@ -14,6 +14,9 @@ typedef __m512 vf;
 #define SPL_MAX_BLOCK_HEADS 6
 #define SPL_VALUE_ACC 12
 #define SPL_VALUE_VECTORS(nh) ((nh) == 1 ? 8 : (nh) < 4 ? 4 : (nh) == 4 ? 3 : 2)
+/* With weights in registers of their own: chunk sums go to memory, once for 16 tokens. */
+#define SPL_WIDE_VALUE_ACC 18
+#define SPL_WIDE_VALUE_VECTORS(nh) ((nh) == 1 ? 8 : (nh) <= 4 ? 4 : 3)
 #define SPL_PROBE_CHAINS 16
 
 SPL_INLINE __mmask16 vf_tail_mask(int n) {
