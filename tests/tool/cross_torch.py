@@ -391,9 +391,9 @@ def flex(case, r):
         return score
 
     blocks = flex_attention.create_block_mask(attends, None, None, n, kv_len, device="cpu")
-    out, lse = flex_attention.flex_attention(q[None], k[None], v[None], score_mod=change, block_mask=blocks,
-                              scale=case.scale, enable_gqa=case.n_heads != case.n_kv,
-                              return_lse=True)
+    out, lse = flex_attention.flex_attention(
+        q[None], k[None], v[None], score_mod=change, block_mask=blocks, scale=case.scale,
+        enable_gqa=case.n_heads != case.n_kv, return_lse=True)
     out, lse = out[0], lse[0].to(F64)
     if case.sinks is not None:
         sinks = case.sinks.to(F64)[:, None]
