@@ -44,13 +44,14 @@ class Case:
         self.memory = mmap.mmap(self.fd, self.file_bytes)
         types = {"f32": numpy.float32, "f16": numpy.float16, "bf16": numpy.uint16}
         self.q = self.array(types[self.dtype_q], self.q_offset,
-                            (self.requests, self.heads_q, self.head_dim))
+                            (self.rows, self.heads_q, self.head_dim))
+        self.q_offsets = self.array(numpy.int64, self.q_offsets_offset, (self.requests + 1,))
         self.kv_lens = self.array(numpy.int64, self.kv_lens_offset, (self.requests,))
         self.table_offsets = self.array(numpy.int64, self.table_offsets_offset,
                                         (self.requests + 1,))
         self.table = self.array(numpy.int64, self.table_offset, (self.table_pages,))
         self.out = self.array(numpy.float32, self.out_offset,
-                              (self.requests, self.heads_q, self.head_dim_v))
+                              (self.rows, self.heads_q, self.head_dim_v))
         self.k = self.cache(types[self.dtype_kv], self.k_offset, self.head_dim)
         self.v = self.cache(types[self.dtype_kv], self.v_offset, self.head_dim_v)
         self.group = self.heads_q // self.heads_kv
@@ -77,6 +78,18 @@ class Case:
     def need_tokens(self):
         if self.requests == 0 or int(self.kv_lens.min()) == 0:
             raise Unsupported("a request without tokens")
+
+    def need_decode(self):
+        """For a peer that takes one query row of each request."""
+        if (self.numpy.diff(self.q_offsets) != 1).any():
+            raise Unsupported("q=: this adapter has one query row of each request")
+
+    def equal_rows(self):
+        """How many query rows each request has."""
+        counts = set(self.numpy.diff(self.q_offsets).tolist())
+        if len(counts) != 1 or counts == {0}:
+            raise Unsupported("q=: rows that differ between requests, or none")
+        return counts.pop()
 
     def need_equal_lengths(self):
         self.need_tokens()
@@ -147,7 +160,7 @@ class Channel:
 
 def serve(begin):
     """begin(case) returns an object with version, path, layout, kv_dtype, n_copies, run(i), which
-    returns seconds, and result(), f32 numbers [requests, query heads, channels]. It raises
+    returns seconds, and result(), f32 numbers [query rows, query heads, channels]. It raises
     Unsupported, Missing or ImportError."""
     channel = Channel()
     line = channel.receive()

@@ -221,12 +221,13 @@ typedef enum splitkv_split_policy {
    * query rows that are walked together where requests have several. A shared prefix takes slots
    * for each of its rows. */
   SPLITKV_SPLIT_AUTO = 0,
-  /* Cuts every split_value tokens from the first one attended to (token 0, or where the window
-   * begins): a row's bits depend on that row alone. */
+  /* Cuts every split_value tokens from the first one attended to (token 0, or where a window or a
+   * chunk begins): a row's bits depend on its request alone, and without these on that row alone.
+   */
   SPLITKV_SPLIT_FIXED_SIZE = 1,
   /* Each request cut into min(split_value, tokens attended to) nearly equal splits. */
   SPLITKV_SPLIT_FIXED_COUNT = 2,
-  /* No request is cut: a row's bits depend on that row alone. */
+  /* No request is cut: a row's bits depend on what they do under FIXED_SIZE. */
   SPLITKV_SPLIT_NONE = 3
 } splitkv_split_policy;
 
@@ -300,11 +301,12 @@ typedef struct splitkv_problem {
   splitkv_arithmetic arithmetic; /* what the caller allows */
   uint32_t reserved;             /* 0 */
 
-  /* A row attends to its last window_tokens tokens, its own included; 0: to all kv_len of them. It
-   * is computed as the row without the tokens before the window: these are neither read nor
-   * counted, cuts and tiles begin with the window. Table entries of pages that lie wholly before it
-   * may hold anything, but a row of the table still has them. >= 0; more than kv_len is no window.
-   */
+  /* W > 0: a query row attends to no token before position - W + 1, the first of the last W up to
+   * its own (batch.q_offsets has positions); 0: to all before it. What lies before the window of a
+   * request's first row is neither read nor counted: cuts and tiles begin there, or where the first
+   * window of the rows begins that are walked together. So one row is computed as the row without
+   * those tokens. Table entries of pages that lie wholly before it may hold anything, but a row of
+   * the table still has them. >= 0; kv_len or more is no window. */
   int64_t window_tokens;
   /* 0, or c > 0: score = c * tanh(scale * q.k / c), before ALiBi. Finite; c * log2(e) fits in f32,
    * and scale / c is a normal f32 number. */

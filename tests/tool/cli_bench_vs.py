@@ -130,6 +130,24 @@ def check_geometric_mean(failures, tool, peers):
     failures.check(report["cases"][0]["peers"][0]["within_bound"], "empty requests, csr, i64")
 
 
+def check_rows(failures, tool, peers):
+    """Query rows, causal or not; what peers have no word for is refused, and the line says what."""
+    small = "hq=4 hkv=2 d=8 dtype=f32 page=4 table=shuffled threads=1 "
+    for words in ("kv=9,5 q=3 causal", "kv=9,0,50,3 q=3,2,0,5 causal", "kv=9,5 q=3", "b=2 kv=7 causal",
+                  "kv=4,6 q=1,0 causal"):
+        result, report = peers.bench_json(tool, "--vs", "good", problem=f"{words} {small}")
+        failures.check(result.returncode == 0 and report["cases"][0]["peers"][0]["within_bound"],
+                       f"{words}: {report}")
+    for words, word in (("q=3 window=2 causal", "window="), ("q=3 window_right=2", "window_right="),
+                        ("softcap=5", "softcap="), ("sinks", "sinks"), ("alibi", "alibi"),
+                        ("q=3 chunk=4", "chunk="), ("q=2 tree=3", "tree="), ("prefix=4", "prefix="),
+                        ("mla dv=4", "mla"), ("kv_dtype=int8", "dtype_kv=")):
+        result = peers.bench(tool, "--vs", "good", problem=f"b=2 kv=9 {words} {small}")
+        error = result.stderr.decode()
+        failures.check(result.returncode == 3 and result.stdout == b"" and error.count("\n") == 1
+                       and f"no word for {word}," in error, f"{words}: {result.returncode}, {error!r}")
+
+
 def check_broken(failures, tool, peers):
     for name, parts in BROKEN:
         peers.add(name)
@@ -242,13 +260,14 @@ def main():
         check_good(failures, tool, peers)
         check_table(failures, tool, peers)
         check_geometric_mean(failures, tool, peers)
+        check_rows(failures, tool, peers)
         check_broken(failures, tool, peers)
         check_unsupported(failures, tool, peers)
         check_usage(failures, tool, peers)
         check_cut(failures, tool, peers)
         check_closed_descriptors(failures, tool, peers)
         check_no_leftovers(failures, tempfile.gettempdir())
-    return failures.finish(250)
+    return failures.finish(275)
 
 
 if __name__ == "__main__":

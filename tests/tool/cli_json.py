@@ -89,7 +89,7 @@ def check_plan(failures, tool):
 
 def check_info(failures, tool):
     report = tool_json(failures, tool, "info")
-    check_keys(failures, "info", report, ("cpus", "kernel_sets", "kernel_set", "default_threads"))
+    check_keys(failures, "info", report, ("cpus", "kernel_sets", "kernel_set", "default_threads", "models"))
     chosen = [entry["name"] for entry in report["kernel_sets"] if entry["default"]]
     failures.check(chosen == [report["kernel_set"]], f"one kernel set is chosen, not {chosen}")
     for entry in report["kernel_sets"]:
@@ -189,6 +189,13 @@ def check_counts(failures, tool):
 
 def check_models(failures, tool):
     """A model is its words, words beside it go before, and the text of a case has no model."""
+    known = tool_json(failures, tool, "info")["models"]
+    tiny = ("b=1", "kv=4", "q=1", "hq=1", "hkv=1", "d=8", "dv=8")
+    report = tool_json(failures, tool, "check", "--suite", "models", *tiny)
+    shown = {re.sub("^models/(.*)-(decode|prefill|mixed|tree)$", r"\1", row["case"]) for row in report["cases"]}
+    kinds = {name.split("/")[0] for name in known if "/" in name}  # of layers: NAME is NAME/global
+    failures.check(shown == {name.replace("/", "-") for name in known if name not in kinds},
+                   f"the suite has all models: {shown}, {known}")
     for words, same in (("model=gemma-2-9b/local", "hq=16 hkv=8 d=256 scale=0.0625 softcap=50 window=4096 causal"),
                         ("model=gpt-oss-20b", "hq=64 hkv=8 d=64 sinks causal"),
                         ("window=0 model=mistral-7b hq=8", "hq=8 hkv=8 d=128 causal"),

@@ -3,6 +3,7 @@ and nothing of its Markdown is left when it has become roff.
 
 SPDX-License-Identifier: Apache-2.0
 """
+import json
 import os
 import re
 import subprocess
@@ -49,7 +50,9 @@ def main():
     for flag in sorted(set(re.findall(r"^  ([a-z]+) {3,}", pages["plan"], re.M))):
         failures.check(f"\n| `{flag}` |" in markdown, f"the page has the word {flag}")
     models = re.findall(r"\b[a-z]+[0-9]*-[a-z0-9.-]+\b", pages["plan"][pages["plan"].index("  model=NAME"):])
-    failures.check(len(models) >= 16, f"the help of plan names models: {models}")
+    known = json.loads(run_tool([tool, "info", "--json"]).stdout)["models"]
+    failures.check(set(models) == {name.split("/")[0] for name in known} and len(known) >= 24,
+                   f"the help of plan names all models: {models}, {known}")
     for model in models:
         failures.check(re.search(rf"^\| .*`{re.escape(model)}`.* \|", markdown, re.M), f"the page has the model {model}")
     default = {line.split()[0] for line in (pages["plan"] + pages["ascend"]).splitlines() if re.match(r"  \w+=\w+ ", line)}

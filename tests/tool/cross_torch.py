@@ -1,19 +1,21 @@
-"""Every variant of attention, and every pair, against PyTorch.
+"""Every variant of attention, every pair, and every model of the tool, against PyTorch.
 
 SPDX-License-Identifier: Apache-2.0
 
-    cross_torch.py HEADER LIBRARY [PYTHON...]
+    cross_torch.py HEADER LIBRARY SPLITKV [PYTHON...]
 
 The library is called through ctypes. Its results are compared, within the bounds of
 docs/numerics.md, with three of PyTorch's, all in float64 on the stored inputs:
 
-    the formula, tensor by tensor
+    the formula, row by row
     scaled_dot_product_attention, where there is neither soft-cap nor sink
     flex_attention, with its own block mask; sinks joined to its lse
 
 Requests are ragged: none, one, some query rows, more rows than tokens; no tokens, part of a page,
 many pages. What no row of a request attends to is NaN, pages out of reach have no id, and in some
-cases tokens that only some rows attend to are NaN, too. Exit status 77 where no interpreter (this
+cases tokens that only some rows attend to are NaN, too. Models are those that `splitkv info --json`
+lists, with the words that `splitkv plan` makes of their names, and besides with a tree of drafts;
+where they have a window or chunks, one request is longer. Exit status 77 where no interpreter (this
 one or a PYTHON that is there) has PyTorch: the check is then left out, and says so.
 """
 import os
@@ -22,14 +24,15 @@ import sys
 try:
     import torch
 except ImportError:
-    left = [p for p in sys.argv[3:] if os.access(p, os.X_OK)]
+    left = [p for p in sys.argv[4:] if os.access(p, os.X_OK)]
     if left:
         later = sys.argv[sys.argv.index(left[0]) + 1:]
-        os.execv(left[0], [left[0], os.path.abspath(__file__)] + sys.argv[1:3] + later)
+        os.execv(left[0], [left[0], os.path.abspath(__file__)] + sys.argv[1:4] + later)
     print("skipped: no PyTorch (bench/peers/install has it)")
     sys.exit(77)
 
 import itertools
+import json
 import math
 import random
 import warnings
@@ -38,13 +41,14 @@ from torch.nn.attention import flex_attention
 
 sys.dont_write_bytecode = True  # the source folder stays as it is
 from library import Library
-from run_support import Failures
+from run_support import Failures, run_tool
 
 F64 = torch.float64
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 VARIANTS = ("causal", "right", "window", "chunk", "tree", "softcap", "sinks", "alibi")
 KV_LENS = (37, 0, 130, 5, 64, 1, 23, 90)
 N_ROWS = (5, 3, 17, 9, 1, 1, 0, 30)
+MASKED = 3  # a request whose tokens all lie in the tree, of which the mask leaves nothing
 
 # ── cases ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -52,30 +56,25 @@ N_ROWS = (5, 3, 17, 9, 1, 1, 0, 30)
 class Case:
     """Numbers of one problem, and its tensors."""
 
-    def __init__(self, splitkv, seed, variants, decode=False):
-        self.splitkv, self.variants, self.decode = splitkv, variants, decode
+    def __init__(self, splitkv, seed, decode=False):
+        self.splitkv, self.decode = splitkv, decode
         self.generator = torch.Generator().manual_seed(seed)
         self.kv_lens = list(KV_LENS)
         self.n_rows = [1] * len(KV_LENS) if decode else list(N_ROWS)
         pick = random.Random(seed)
-        self.n_kv = pick.choice((1, 2, 3))
-        self.n_heads = self.n_kv * pick.choice((1, 2, 3, 4))
-        self.d, self.dv = pick.choice(((16, 16), (40, 24), (64, 64), (72, 80)))
         self.page = pick.choice((1, 7, 16, 64))
         self.layout = pick.choice(("NHD", "HND"))
         self.dtype = pick.choice(list(DTYPES))
         self.policy = pick.randrange(4)
-        self.is_special = pick.random() < 0.5 and "alibi" not in variants
-        self.scale = pick.choice((-0.8, 1.25)) / math.sqrt(self.d)
-        self.window = pick.randint(1, 40) if "window" in variants else 0
-        self.right = pick.randint(1, 13) if "right" in variants else 0
-        self.chunk = pick.randint(1, 48) if "chunk" in variants else 0
-        self.tree = pick.choice((20, 70, 129)) if "tree" in variants else 0
-        self.softcap = pick.choice((1.5, 20)) if "softcap" in variants else 0
-        self.name = f"{'+'.join(variants) or 'none'} {'decode ' if decode else ''}seed {seed} " \
-                    f"{self.dtype} policy {self.policy}"
+        self.is_mla = False
+        self.choose(pick)
         self.make_masks()
         self.make_tensors()
+
+    def choose(self, pick):
+        """Sets the heads, n_kv of KV; d, dv; scale; variants and what they ask for; is_special:
+        NaN in tokens that some rows attend to; and a name."""
+        raise NotImplementedError
 
     def normal(self, *shape):
         return torch.randn(*shape, generator=self.generator, dtype=F64)
@@ -85,6 +84,7 @@ class Case:
         total = sum(self.n_rows)
         self.tree_bits = torch.randint(0, 2, (total, self.tree), generator=self.generator).bool()
         self.tree_bits[::5] = False
+        self.tree_bits[sum(self.n_rows[:MASKED]):sum(self.n_rows[:MASKED + 1])] = False
         self.masks, first = [], 0
         for n, kv_len in zip(self.n_rows, self.kv_lens):
             position = (kv_len - n + torch.arange(n))[:, None]
@@ -114,7 +114,7 @@ class Case:
         self.sinks = self.normal(self.n_heads).float() if "sinks" in self.variants else None
         self.slopes = None
         if "alibi" in self.variants:
-            self.slopes = torch.exp2(-torch.arange(1, self.n_heads + 1).float())
+            self.slopes = torch.exp2(-8 * torch.arange(1, self.n_heads + 1).float() / self.n_heads)
         counts = [-(-kv_len // self.page) for kv_len in self.kv_lens]
         n_pages = sum(counts) + 3
         ids = torch.randperm(n_pages, generator=self.generator)
@@ -122,19 +122,24 @@ class Case:
         self.table = torch.full((len(counts), self.width), -7, dtype=torch.int32)
         shape = (n_pages, self.page, self.n_kv)
         self.k = torch.full(shape + (self.d, ), math.nan, dtype=dtype)
-        self.v = torch.full(shape + (self.dv, ), math.nan, dtype=dtype)
+        self.v = self.k[..., :self.dv]
+        if not self.is_mla:
+            self.v = torch.full(shape + (self.dv, ), math.nan, dtype=dtype)
         self.keys, self.values, used = [], [], 0
         for r, (kv_len, count) in enumerate(zip(self.kv_lens, counts)):
             pages = ids[used:used + count]
             used += count
             self.fill_request(r, kv_len, pages)
         if self.layout == "HND":
-            self.k, self.v = (x.transpose(1, 2).contiguous() for x in (self.k, self.v))
+            self.k = self.k.transpose(1, 2).contiguous()
+            self.v = self.k[..., :self.dv] if self.is_mla else self.v.transpose(1, 2).contiguous()
 
     def fill_request(self, r, kv_len, pages):
         dtype = DTYPES[self.dtype]
         keys = self.normal(kv_len, self.n_kv, self.d).to(dtype)
-        values = self.normal(kv_len, self.n_kv, self.dv).to(dtype)
+        values = keys[..., :self.dv]
+        if not self.is_mla:
+            values = self.normal(kv_len, self.n_kv, self.dv).to(dtype)
         n_attending = self.masks[r].sum(0)
         if self.is_special:
             some = (n_attending > 0) & (n_attending < self.n_rows[r])
@@ -145,7 +150,8 @@ class Case:
         values[n_attending == 0] = math.nan
         token = torch.arange(kv_len)
         self.k[pages[token // self.page], token % self.page] = keys
-        self.v[pages[token // self.page], token % self.page] = values
+        if not self.is_mla:
+            self.v[pages[token // self.page], token % self.page] = values
         attended = n_attending.nonzero()
         if len(attended) > 0:
             first, last = int(attended[0]) // self.page, int(attended[-1]) // self.page
@@ -181,6 +187,12 @@ class Case:
                            window_tokens=self.window, window_right_tokens=self.right,
                            chunk_tokens=self.chunk, tree_tokens=self.tree,
                            logit_softcap=self.softcap)
+        if self.is_mla:
+            strides = self.k.stride() if self.layout == "NHD" else self.k.transpose(1, 2).stride()
+            problem.layout = s.SPLITKV_LAYOUT_STRIDES
+            for x in "kv":
+                for name, stride in zip(("page", "token", "head"), strides):
+                    setattr(problem, f"{x}_stride_{name}", stride)
         self.scale = problem.scale  # as f32 has it
         kv_lens = torch.tensor(self.kv_lens)
         offsets = torch.tensor([0] + self.n_rows).cumsum(0).int()
@@ -229,31 +241,108 @@ class Case:
         return self.slopes.to(F64)[:, None, None] * self.distance(r)
 
 
+class Variants(Case):
+    """Some variants, the rest at random."""
+
+    def __init__(self, splitkv, seed, variants, decode=False):
+        self.variants = variants
+        super().__init__(splitkv, seed, decode)
+
+    def choose(self, pick):
+        variants = self.variants
+        self.n_kv = pick.choice((1, 2, 3))
+        self.n_heads = self.n_kv * pick.choice((1, 2, 3, 4))
+        self.d, self.dv = pick.choice(((16, 16), (40, 24), (64, 64), (72, 80)))
+        self.is_special = pick.random() < 0.5 and "alibi" not in variants
+        self.scale = pick.choice((-0.8, 1.25)) / math.sqrt(self.d)
+        self.window = pick.randint(1, 40) if "window" in variants else 0
+        self.right = pick.randint(1, 13) if "right" in variants else 0
+        self.chunk = pick.randint(1, 48) if "chunk" in variants else 0
+        self.tree = pick.choice((20, 70, 129)) if "tree" in variants else 0
+        self.softcap = pick.choice((1.5, 20)) if "softcap" in variants else 0
+        self.name = f"{'+'.join(variants) or 'none'} {'decode ' if self.decode else ''}" \
+                    f"{self.dtype} policy {self.policy}"
+
+
+# Words of a problem that a model says nothing of.
+NO_MODEL = {"b", "page", "kv", "dtype", "layout", "split", "table", "format", "index", "data", "seed",
+            "threads", "isa", "arithmetic"}
+
+
+class Model(Case):
+    """A model as the words that it stands for."""
+
+    def __init__(self, splitkv, seed, name, words, dtype, is_special=False, tree=0):
+        self.name, self.words, self.tree, self.is_special = name, words, tree, is_special
+        self.wanted = dtype
+        super().__init__(splitkv, seed)
+
+    def choose(self, pick):
+        self.dtype = self.wanted
+        words = dict(word.partition("=")[::2] for word in self.words.split())
+        words = {name: value for name, value in words.items() if name not in NO_MODEL}
+
+        def take(name, kind=int):
+            return kind(words.pop(name, 0))
+
+        def has(name):
+            return words.pop(name, None) is not None
+
+        self.n_heads, self.n_kv, self.d, self.dv = map(take, ("hq", "hkv", "d", "dv"))
+        self.scale, self.softcap = take("scale", float), take("softcap", float)
+        self.window, self.right, self.chunk = map(take, ("window", "window_right", "chunk"))
+        self.is_mla = has("mla")
+        self.variants = [name for name in ("causal", "sinks", "alibi") if has(name)]
+        if words:
+            raise ValueError(f"{self.name}: this test does not know of {words}")
+        reach = max(self.window, self.chunk)
+        if reach > 0:  # the first rows reach token 0, or lie in the chunk before
+            self.kv_lens.append(reach + 3)
+            self.n_rows.append(7)
+        self.name += f"{' with NaN' * self.is_special}{' tree' * (self.tree > 0)} {self.dtype} " \
+                     f"policy {self.policy}"
+
+
+def find_models(tool):
+    """The words of each name that model= takes."""
+
+    def ask(*arguments):
+        return json.loads(run_tool([tool, *arguments, "--json"], check=True).stdout)
+
+    return {name: ask("plan", f"model={name}")["problem"] for name in ask("info")["models"]}
+
+
+# ── PyTorch's answers ────────────────────────────────────────────────────────────────────────────
+
+
 def formula(case, r):
-    """out, lse, and of each row and head the largest |score| and |v|."""
-    q, k, v, mask = case.request(r)
-    group = case.n_heads // case.n_kv
-    k, v = k.repeat_interleave(group, 0), v.repeat_interleave(group, 0)
-    scores = case.scale * (q @ k.transpose(1, 2))
-    if case.softcap:
-        scores = case.softcap * torch.tanh(scores / case.softcap)
-    size = scores.abs()
+    """out, lse, and of each row and head the largest |score| and |v|. Each row stands alone, with
+    the tokens that it attends to and no others."""
+    n, heads, first = case.n_rows[r], case.n_heads, sum(case.n_rows[:r])
+    out = torch.zeros(heads, n, case.dv, dtype=F64)
+    sinks = torch.full((heads, ), -math.inf) if case.sinks is None else case.sinks
+    lse = sinks.to(F64)[:, None].repeat(1, n)
+    max_score, max_v = (torch.zeros(heads, n, dtype=F64) for _ in range(2))
+    bias = torch.zeros(heads, *case.masks[r].shape, dtype=F64)
     if case.slopes is not None:
-        size = size + case.bias(r).abs()
-        scores = scores + case.bias(r)
-    scores = scores.masked_fill(~mask, -math.inf)
-    lse = torch.logsumexp(scores, 2)
-    if case.sinks is not None:
-        lse = torch.logaddexp(lse, case.sinks.to(F64)[:, None])
-    weights = (scores - lse[:, :, None]).exp().masked_fill(~mask, 0)
-    # A value that a row does not attend to is none of its business, NaN included.
-    terms = torch.where(mask[None, :, :, None], weights[..., None] * v[:, None], 0)
-    max_score = torch.where(mask & size.isfinite(), size, 0).flatten(2)
-    max_v = torch.where((mask[None, :, :, None] & v[:, None].isfinite()), v[:, None].abs(), 0)
-    n = (case.n_heads, mask.shape[0])
-    top = [x.reshape(*n, -1).amax(2) if x.numel() else torch.zeros(n, dtype=F64)
-           for x in (max_score, max_v)]
-    return terms.sum(2), lse, top[0], top[1]
+        bias = case.bias(r)
+    for i, mask in enumerate(case.masks[r]):
+        if not mask.any():
+            continue
+        q = case.q[first + i].to(F64).view(case.n_kv, -1, case.d)
+        k, v = (x[mask].transpose(0, 1) for x in (case.keys[r], case.values[r]))
+        scores = case.scale * (q @ k.transpose(1, 2)).flatten(0, 1)
+        if case.softcap:
+            scores = case.softcap * torch.tanh(scores / case.softcap)
+        size = scores.abs() + bias[:, i, mask].abs()
+        scores = scores + bias[:, i, mask]
+        lse[:, i] = torch.logaddexp(torch.logsumexp(scores, 1), lse[:, i])
+        weights = (scores - lse[:, i, None]).exp().view(case.n_kv, -1, scores.shape[1])
+        out[:, i] = (weights @ v).flatten(0, 1)
+        max_score[:, i] = torch.where(size.isfinite(), size, 0).amax(1)
+        tops = torch.where(v.isfinite(), v.abs(), 0).flatten(1).amax(1)
+        max_v[:, i] = tops.repeat_interleave(heads // case.n_kv)
+    return out, lse, max_score, max_v
 
 
 def sdpa(case, r):
@@ -302,9 +391,9 @@ def flex(case, r):
         return score
 
     blocks = flex_attention.create_block_mask(attends, None, None, n, kv_len, device="cpu")
-    out, lse = flex_attention.flex_attention(q[None], k[None], v[None], score_mod=change, block_mask=blocks,
-                              scale=case.scale, enable_gqa=case.n_heads != case.n_kv,
-                              return_lse=True)
+    out, lse = flex_attention.flex_attention(
+        q[None], k[None], v[None], score_mod=change, block_mask=blocks, scale=case.scale,
+        enable_gqa=case.n_heads != case.n_kv, return_lse=True)
     out, lse = out[0], lse[0].to(F64)
     if case.sinks is not None:
         sinks = case.sinks.to(F64)[:, None]
@@ -381,7 +470,7 @@ class Judge:
 
 def causal_prompt(splitkv, judge):
     """A prompt of its own: is_causal, whose triangle is the same where rows are as many as tokens."""
-    case = Case(splitkv, 5, ("causal", ))
+    case = Variants(splitkv, 5, ("causal", ))
     case.kv_lens, case.n_rows = [100, 33], [100, 33]
     case.is_special = False
     case.scale = abs(case.scale)  # PyTorch 2.15 for CPUs: is_causal and a negative scale give NaN
@@ -399,8 +488,8 @@ def causal_prompt(splitkv, judge):
 
 
 def main():
-    if len(sys.argv) < 3:
-        sys.exit(f"usage: {sys.argv[0]} HEADER LIBRARY [PYTHON...]")
+    if len(sys.argv) < 4:
+        sys.exit(f"usage: {sys.argv[0]} HEADER LIBRARY SPLITKV [PYTHON...]")
     # The formula as PyTorch has it, not a kernel of minutes of compilation.
     flex_attention._FLEX_ATTENTION_DISABLE_COMPILE_DEBUG = True
     warnings.filterwarnings("ignore")
@@ -417,14 +506,21 @@ def main():
             continue
         for decode in (False, True):
             seed += 1
-            judge.case(Case(splitkv, seed, variants, decode))
+            judge.case(Variants(splitkv, seed, variants, decode))
     causal_prompt(splitkv, judge)
-    print(f"PyTorch {torch.__version__}: rows of heads compared with the formula "
+    models = find_models(sys.argv[3])
+    for name, words in models.items():
+        dtypes = random.Random(name).sample(list(DTYPES), 3)
+        for dtype, more in zip(dtypes, ({}, {"is_special": True}, {"tree": 20})):
+            seed += 1
+            judge.case(Model(splitkv, seed, name, words, dtype, **more))
+    print(f"PyTorch {torch.__version__}, {len(models)} models: rows of heads compared with the formula "
           f"{judge.counts['formula']}, SDPA {judge.counts['sdpa']}, FlexAttention "
           f"{judge.counts['flex']}; {judge.n_empty} rows without tokens, {judge.n_special} with NaN; "
           f"largest error {judge.worst:.3f} of the bound")
     for who, least in (("formula", 10000), ("sdpa", 2000), ("flex", 5000)):
         failures.check(judge.counts[who] >= least, f"only {judge.counts[who]} rows with {who}")
+    failures.check(len(models) >= 24, f"only {len(models)} models")
     failures.check(judge.n_empty > 100 and judge.n_special > 100, "rows without tokens or with NaN")
     return failures.finish(1000)
 

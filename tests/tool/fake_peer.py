@@ -28,6 +28,7 @@ class Tensors:
         self.memory = mmap.mmap(case["fd"], case["file_bytes"])
         b = case["requests"]
         self.kv_lens = self.read("q", b, "kv_lens_offset")
+        self.q_offsets = self.read("q", b + 1, "q_offsets_offset")
         self.offsets = self.read("q", b + 1, "table_offsets_offset")
         self.table = self.read("q", case["table_pages"], "table_offset")
 
@@ -46,11 +47,14 @@ class Tensors:
             row = (page * heads + head) * case["page_tokens"] + slot
         return self.read("f", channels, key, row * channels)
 
-    def attention(self, request, head):
+    def attention(self, request, row, head):
+        """Of one of all query rows."""
         case = self.case
         d, dv, n = case["head_dim"], case["head_dim_v"], self.kv_lens[request]
+        if case["causal"]:
+            n = max(0, n - (self.q_offsets[request + 1] - row - 1))
         kv_head = head // (case["heads_q"] // case["heads_kv"])
-        q = self.read("f", d, "q_offset", (request * case["heads_q"] + head) * d)
+        q = self.read("f", d, "q_offset", (row * case["heads_q"] + head) * d)
         scores = [case["scale"] * math.fsum(a * b for a, b in zip(
             q, self.row("k_offset", d, request, t, kv_head))) for t in range(n)]
         top = max(scores, default=0)
@@ -62,10 +66,11 @@ class Tensors:
     def write_out(self, factor):
         case, offset = self.case, self.case["out_offset"]
         for request in range(case["requests"]):
-            for head in range(case["heads_q"]):
-                values = [factor * value for value in self.attention(request, head)]
-                struct.pack_into(f"<{len(values)}f", self.memory, offset, *values)
-                offset += 4 * len(values)
+            for row in range(self.q_offsets[request], self.q_offsets[request + 1]):
+                for head in range(case["heads_q"]):
+                    values = [factor * value for value in self.attention(request, row, head)]
+                    struct.pack_into(f"<{len(values)}f", self.memory, offset, *values)
+                    offset += 4 * len(values)
 
 
 def begin(case):

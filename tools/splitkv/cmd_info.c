@@ -4,6 +4,7 @@
 #include "commands.h"
 
 #include "machine.h"
+#include "models.h"
 #include "table.h"
 #include "tool.h"
 
@@ -16,7 +17,7 @@ const char cmd_info_help[] =
     "Shows the CPU, the kernel sets of this build, what each needs, what this CPU or\n"
     "operating system lacks of it, and which one is chosen where nobody forces one.\n"
     "\n"
-    "  --json  one JSON object instead\n";
+    "  --json  one JSON object instead, which also has the names that model= takes\n";
 
 static const table_column columns[] = {
     {"kernel set", 0, 1}, {"arithmetic", 0, 1}, {"needs", 35, 1}, {"here", 0, 1}};
@@ -94,6 +95,13 @@ static int add_kernel_sets(cJSON *report) {
   return TOOL_OK;
 }
 
+static void add_models(cJSON *report) {
+  cJSON *list = cJSON_AddArrayToObject(report, "models");
+  for (size_t i = 0; i < n_model_presets; i++) {
+    cJSON_AddItemToArray(list, cJSON_CreateString(model_presets[i].name));
+  }
+}
+
 static int print_for_machines(void) {
   cJSON *report = tool_json_report("info");
   cJSON_AddNumberToObject(report, "cpus", (double)machine_n_cpus());
@@ -105,6 +113,7 @@ static int print_for_machines(void) {
   }
   cJSON_AddNumberToObject(report, "default_threads", (double)machine_default_threads());
   cJSON_AddNumberToObject(report, "cache_bytes", (double)machine_cache_bytes());
+  add_models(report);
   int status = add_kernel_sets(report);
   status = status ? status : tool_print_json(report);
   cJSON_Delete(report);

@@ -88,7 +88,7 @@ static int open_sealed(size_t size_bytes) {
 
 /* Where things lie in the file. */
 typedef struct sections {
-  size_t q, k, v, kv_lens, table_offsets, table, out, end;
+  size_t q, k, v, kv_lens, q_offsets, table_offsets, table, out, end;
 } sections;
 
 static size_t place(size_t *end, size_t size_bytes) {
@@ -98,7 +98,7 @@ static size_t place(size_t *end, size_t size_bytes) {
 }
 
 static size_t count_out(const tool_case *c) {
-  return (size_t)(c->batch.n_requests * c->problem.n_heads_q * c->problem.head_dim_v);
+  return (size_t)(c->n_rows * c->problem.n_heads_q * c->problem.head_dim_v);
 }
 
 static sections place_sections(const tool_case *c) {
@@ -108,8 +108,9 @@ static sections place_sections(const tool_case *c) {
   s.k = place(&s.end, c->kv[KV_K].size_bytes);
   s.v = place(&s.end, c->kv[KV_V].size_bytes);
   s.kv_lens = place(&s.end, n_requests * sizeof(int64_t));
+  s.q_offsets = place(&s.end, (n_requests + 1) * sizeof(int64_t));
   s.table_offsets = place(&s.end, (n_requests + 1) * sizeof(int64_t));
-  s.table = place(&s.end, (size_t)c->n_table_pages * sizeof(int64_t));
+  s.table = place(&s.end, (size_t)c->n_table_entries * sizeof(int64_t));
   s.out = place(&s.end, count_out(c) * sizeof(float));
   return s;
 }
@@ -150,7 +151,9 @@ int peer_data_create(peer_data *data, const tool_case *c, const char *name) {
   memcpy(bytes + s.q, c->q.data, c->q.size_bytes);
   memcpy(bytes + s.k, c->kv[KV_K].data, c->kv[KV_K].size_bytes);
   memcpy(bytes + s.v, c->kv[KV_V].data, c->kv[KV_V].size_bytes);
-  memcpy(bytes + s.kv_lens, c->kv_lens, (size_t)c->batch.n_requests * sizeof(int64_t));
+  size_t n_requests = (size_t)c->batch.n_requests;
+  memcpy(bytes + s.kv_lens, c->kv_lens, n_requests * sizeof(int64_t));
+  memcpy(bytes + s.q_offsets, c->q_offsets, (n_requests + 1) * sizeof(int64_t));
   write_table(c, (int64_t *)(void *)(bytes + s.table_offsets),
               (int64_t *)(void *)(bytes + s.table));
   munmap(memory, s.end);
@@ -172,15 +175,16 @@ static char *describe_case(const peer_choice *choice, const tool_case *c, int is
   const struct {
     const char *key;
     double value;
-  } numbers[] = {{"protocol", 1},
+  } numbers[] = {{"protocol", 2},
                  {"requests", (double)c->batch.n_requests},
+                 {"rows", (double)c->n_rows},
                  {"heads_q", (double)p->n_heads_q},
                  {"heads_kv", (double)p->n_heads_kv},
                  {"head_dim", (double)p->head_dim},
                  {"head_dim_v", (double)p->head_dim_v},
                  {"page_tokens", (double)p->page_size_tokens},
                  {"pages", (double)p->n_pages},
-                 {"table_pages", (double)c->n_table_pages},
+                 {"table_pages", (double)c->n_table_entries},
                  {"threads", (double)c->spec->threads},
                  {"scale", p->scale != 0 ? (double)p->scale : 1 / sqrt((double)p->head_dim)},
                  {"cold_bytes", cold_bytes},
@@ -190,6 +194,7 @@ static char *describe_case(const peer_choice *choice, const tool_case *c, int is
                  {"k_offset", (double)s.k},
                  {"v_offset", (double)s.v},
                  {"kv_lens_offset", (double)s.kv_lens},
+                 {"q_offsets_offset", (double)s.q_offsets},
                  {"table_offsets_offset", (double)s.table_offsets},
                  {"table_offset", (double)s.table},
                  {"out_offset", (double)s.out}};
@@ -197,6 +202,8 @@ static char *describe_case(const peer_choice *choice, const tool_case *c, int is
   for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
     cJSON_AddNumberToObject(json, numbers[i].key, numbers[i].value);
   }
+  /* Of one query row it is no rule. */
+  cJSON_AddBoolToObject(json, "causal", c->max_q_rows > 1 && (p->flags & SPLITKV_FLAG_CAUSAL) != 0);
   cJSON_AddStringToObject(json, "layout", p->layout == SPLITKV_LAYOUT_HND ? "hnd" : "nhd");
   cJSON_AddStringToObject(json, "dtype_q", problem_dtype_name(p->dtype_q));
   cJSON_AddStringToObject(json, "dtype_kv", problem_dtype_name(p->dtype_kv));

@@ -931,10 +931,22 @@ int problem_spec_is_decode(const problem_spec *spec) {
   return spec->q.kind == COUNTS_EVERY && spec->q.low == 1;
 }
 
-int problem_spec_is_plain(const problem_spec *spec) {
-  return problem_spec_is_decode(spec) && spec->window == 0 && spec->softcap == 0 && !spec->sinks &&
-         !spec->alibi && spec->chunk == 0 && spec->tree == 0 && spec->prefix == 0 && !spec->mla &&
-         !problem_is_quantised(spec->dtype_kv);
+const char *problem_spec_variant(const problem_spec *spec) {
+  const struct {
+    const char *word;
+    int is_there;
+  } variants[] = {
+      {"window=", spec->window != 0},   {"window_right=", spec->window_right != 0},
+      {"softcap=", spec->softcap != 0}, {"sinks", spec->sinks != 0},
+      {"alibi", spec->alibi != 0},      {"chunk=", spec->chunk != 0},
+      {"tree=", spec->tree != 0},       {"prefix=", spec->prefix != 0},
+      {"mla", spec->mla != 0},          {"dtype_kv=", problem_is_quantised(spec->dtype_kv)}};
+  for (size_t i = 0; i < sizeof variants / sizeof variants[0]; i++) {
+    if (variants[i].is_there) {
+      return variants[i].word;
+    }
+  }
+  return NULL;
 }
 
 /* ── back to text ───────────────────────────────────────────────────────────────────────────── */

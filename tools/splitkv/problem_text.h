@@ -103,8 +103,9 @@ int64_t *problem_spec_q_rows(const problem_spec *spec);
 
 /* Has every request one query row without any word about it? */
 int problem_spec_is_decode(const problem_spec *spec);
-/* Is it attention that any library knows: one row, no variant, no mask, a cache of numbers? */
-int problem_spec_is_plain(const problem_spec *spec);
+/* The first word that makes it more than attention of query rows, causal or not, to a cache of
+ * numbers, "window=" or "sinks"; NULL where there is none. */
+const char *problem_spec_variant(const problem_spec *spec);
 
 /* Is it a dtype of codes that scales make numbers of? */
 int problem_is_quantised(int64_t dtype);

@@ -135,7 +135,7 @@ verdict oracle_compare_peer(const oracle *o, const tool_case *c, const float *ou
   int64_t n_bad = 0;
   double worst_bad = -1;
   for (int64_t row = 0; row < n_rows; row++) {
-    /* One row is one request and one head: the comparison looks at no other. */
+    /* Of one query row and one head: the comparison looks at no other. */
     double exact_score = o->result->max_abs_score[row], exact_v = o->result->max_abs_v[row];
     ref_result of_row = {.out = o->result->out + row * dv,
                          .lse = o->result->lse + row,

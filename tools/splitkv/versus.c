@@ -29,10 +29,11 @@ int versus_begin(versus_case *vc, const versus *v, const tool_case *c, const cha
   if (v->n == 0) {
     return TOOL_OK;
   }
-  if (!problem_spec_is_plain(c->spec)) {
-    return tool_unsupported("--vs: %s: peers are measured with plain attention, without q, window, "
-                            "softcap, sinks, alibi, chunk, tree, prefix, mla and codes",
-                            name);
+  const char *word = problem_spec_variant(c->spec);
+  if (word) {
+    return tool_unsupported("--vs: %s: peers have no word for %s, they take q= and causal, and K "
+                            "and V in f32, f16 or bf16",
+                            name, word);
   }
   int status = peer_data_create(&vc->data, c, name);
   for (size_t i = 0; i < v->n && status == TOOL_OK; i++) {
