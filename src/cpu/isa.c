@@ -32,9 +32,9 @@ static uint32_t ask_cpu(void) {
   const uint32_t all = f | dq | bw | vl;
   if ((b & all) == all && (xcr0 & zmm_state) == zmm_state) bits |= SPL_CPU_AVX512;
   if ((bits & SPL_CPU_AVX512) && (c & (1u << 11))) bits |= SPL_CPU_AVX512_VNNI;
-  const int has_more = a >= 1; /* leaf 7 has a part 1 */
+  const int has_more = a >= 1, has_vbmi = (c & (1u << 1)) != 0; /* leaf 7 has a part 1 */
   if (has_more && (bits & SPL_CPU_AVX512) && __get_cpuid_count(7, 1, &a, &b, &c, &d) &&
-      (a & (1u << 5))) {
+      (a & (1u << 5)) && has_vbmi) {
     bits |= SPL_CPU_AVX512_BF16;
   }
   return bits;
