@@ -139,9 +139,9 @@ static bool note_arithmetic(test_batch *b, const splitkv_plan *plan) {
   info.struct_size = sizeof info;
   if (!CHECK(splitkv_plan_get_info(plan, &info, NULL) == SPLITKV_OK)) return false;
   b->arithmetic = class_of(info.arithmetic);
-  return CHECK(
-      b->arithmetic == SPLITKV_ARITHMETIC_F32 ||
-      (b->problem.arithmetic == b->arithmetic && test_class_does(b->arithmetic, b->problem.dtype_kv)));
+  return CHECK(b->arithmetic == SPLITKV_ARITHMETIC_F32 ||
+               (b->problem.arithmetic == b->arithmetic &&
+                test_class_does(b->arithmetic, b->problem.dtype_kv)));
 }
 
 bool test_batch_run(test_batch *b, const splitkv_pool *pool) {

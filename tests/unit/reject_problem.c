@@ -379,8 +379,8 @@ static void odd_halves(void) {
 #undef ODD
 }
 
-/* The classes bf16 and int8 do scales that can be taken out of the sums, and no zero points: by name
- * they say so, else the class f32 takes over. */
+/* The classes bf16 and int8 do scales that can be taken out of the sums, and no zero points: by
+ * name they say so, else the class f32 takes over. */
 static void codes_of_class(splitkv_arithmetic arithmetic, splitkv_isa isa, splitkv_dtype one,
                            splitkv_dtype other) {
   const struct {
