@@ -37,6 +37,7 @@ const spl_kernel_set spl_kernels_avx512bf16 = {
     .rounds_weights = 1,
     .needs_plain_codes = 1,
     .q_floats = q_floats,
+    .wide_floats = wide_floats,
     .attend = {[SPL_DTYPE_BF16] = attend_bf16,
                [SPL_DTYPE_FP8_E4M3] = attend_e4m3,
                [SPL_DTYPE_FP8_E5M2] = attend_e5m2},
