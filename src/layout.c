@@ -87,7 +87,7 @@ static bool place_group(const spl_shape *shape, const spl_scratch *scratch, int6
 
 /* What lasts for one tile of one group, so that all groups share one place. */
 typedef struct tile_rows {
-  float *scores;
+  float *scores, *wide;
   spl_codes k, v; /* row_scales and row_zeros alone */
 } tile_rows;
 
@@ -105,19 +105,29 @@ static bool place_codes(const spl_quant *quant, int64_t width, unsigned char *ro
   return true;
 }
 
+/* Of K that the kernels convert strip by strip. */
+static int64_t wide_floats(const spl_shape *shape, const spl_scratch *scratch) {
+  const spl_kernel_set *kernels = shape->kernels;
+  if (kernels->wide_floats == NULL || scratch->n_groups == 0) return 0;
+  return kernels->wide_floats(shape->problem.head_dim, (int)shape->problem.dtype_kv);
+}
+
 /* A task's scratch begins with these. */
 static bool place_tile(const spl_shape *shape, const spl_scratch *scratch, unsigned char *rows,
                        tile_rows *tile, int64_t *row_bytes) {
-  void *array;
+  const int64_t n_wide = wide_floats(shape, scratch);
+  void *array, *wide;
   int64_t n = 0;
   *row_bytes = 0;
   if (!spl_mul(shape->group, scratch->max_scores, &n) ||
       !take(rows, row_bytes, n, sizeof(float), &array) ||
+      !take(rows, row_bytes, n_wide, sizeof(float), &wide) ||
       !place_codes(&shape->k_quant, scratch->max_stride, rows, &tile->k, row_bytes) ||
       !place_codes(&shape->v_quant, scratch->max_stride, rows, &tile->v, row_bytes)) {
     return false;
   }
   tile->scores = (float *)array;
+  tile->wide = n_wide > 0 ? (float *)wide : NULL;
   return true;
 }
 
@@ -153,6 +163,7 @@ void spl_scratch_place(const spl_shape *shape, const spl_scratch *scratch, unsig
     spl_group *g = &groups[i];
     fits = fits && place_group(shape, scratch, i, rows, sums, g, &row_bytes, &sum_bytes);
     g->scores = tile.scores;
+    g->wide = tile.wide;
     g->k_codes.row_scales = tile.k.row_scales;
     g->k_codes.row_zeros = tile.k.row_zeros;
     g->v_codes.row_scales = tile.v.row_scales;

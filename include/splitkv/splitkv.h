@@ -238,7 +238,7 @@ typedef enum splitkv_isa {
   SPLITKV_ISA_AVX2 = 2,   /* x86-64 with AVX2, FMA and F16C */
   SPLITKV_ISA_AVX512 = 3, /* x86-64 with AVX-512 F, BW, DQ and VL */
   SPLITKV_ISA_NEON = 4,   /* AArch64 */
-  /* x86-64 with AVX512-BF16 too: arithmetic BF16, for KV in bf16 */
+  /* x86-64 with AVX512-BF16 and VBMI too: arithmetic BF16, for KV in bf16 and fp8 */
   SPLITKV_ISA_AVX512BF16 = 5,
   /* x86-64 with AVX512-VNNI too: arithmetic INT8, for KV in int8 and int4 */
   SPLITKV_ISA_AVX512VNNI = 6
@@ -247,8 +247,9 @@ typedef enum splitkv_isa {
 /* What the arithmetic may be (docs/numerics.md has the error bound of each class). */
 typedef enum splitkv_arithmetic {
   SPLITKV_ARITHMETIC_F32 = 0, /* the class f32 and no other: the same bits on every CPU */
-  /* Also dot products of bf16, in a class of its own, where the CPU has them and KV is bf16:
-   * weights are rounded to bf16. Elsewhere the class f32. */
+  /* Also dot products of bf16, in a class of its own, where the CPU has them and KV is bf16, or fp8
+   * without scales or with those of the tensor, heads or tokens (V also of channels): weights are
+   * rounded to bf16. Elsewhere the class f32. */
   SPLITKV_ARITHMETIC_BF16 = 1,
   /* Also integer dot products, in a class of its own, where the CPU has them and KV is int8 or int4
    * without zero points, with scales of the tensor, heads or tokens (V also of channels): Q and the

@@ -43,9 +43,9 @@ static uint32_t ask_cpu(void) {
   const uint32_t all = f | dq | bw | vl;
   if ((b & all) == all && (xcr0 & zmm_state) == zmm_state) bits |= SPL_CPU_AVX512;
   if ((bits & SPL_CPU_AVX512) && (c & (1u << 11))) bits |= SPL_CPU_AVX512_VNNI;
-  const int has_more = a >= 1; /* leaf 7 has a part 1 */
+  const int has_more = a >= 1, has_vbmi = (c & (1u << 1)) != 0; /* leaf 7 has a part 1 */
   if (has_more && (bits & SPL_CPU_AVX512) && __get_cpuid_count(7, 1, &a, &b, &c, &d) &&
-      (a & (1u << 5))) {
+      (a & (1u << 5)) && has_vbmi) {
     bits |= SPL_CPU_AVX512_BF16;
   }
   if ((bits & SPL_CPU_AVX512) && has_wide_units()) bits |= SPL_CPU_WIDE;
@@ -94,22 +94,22 @@ const char *spl_cpu_bits_text(uint32_t bits) {
                                       "AVX2 F16C AVX-512",
                                       "FMA F16C AVX-512",
                                       "AVX2 FMA F16C AVX-512",
-                                      "AVX512-BF16",
-                                      "AVX2 AVX512-BF16",
-                                      "FMA AVX512-BF16",
-                                      "AVX2 FMA AVX512-BF16",
-                                      "F16C AVX512-BF16",
-                                      "AVX2 F16C AVX512-BF16",
-                                      "FMA F16C AVX512-BF16",
-                                      "AVX2 FMA F16C AVX512-BF16",
-                                      "AVX-512 AVX512-BF16",
-                                      "AVX2 AVX-512 AVX512-BF16",
-                                      "FMA AVX-512 AVX512-BF16",
-                                      "AVX2 FMA AVX-512 AVX512-BF16",
-                                      "F16C AVX-512 AVX512-BF16",
-                                      "AVX2 F16C AVX-512 AVX512-BF16",
-                                      "FMA F16C AVX-512 AVX512-BF16",
-                                      "AVX2 FMA F16C AVX-512 AVX512-BF16",
+                                      "AVX512-BF16-VBMI",
+                                      "AVX2 AVX512-BF16-VBMI",
+                                      "FMA AVX512-BF16-VBMI",
+                                      "AVX2 FMA AVX512-BF16-VBMI",
+                                      "F16C AVX512-BF16-VBMI",
+                                      "AVX2 F16C AVX512-BF16-VBMI",
+                                      "FMA F16C AVX512-BF16-VBMI",
+                                      "AVX2 FMA F16C AVX512-BF16-VBMI",
+                                      "AVX-512 AVX512-BF16-VBMI",
+                                      "AVX2 AVX-512 AVX512-BF16-VBMI",
+                                      "FMA AVX-512 AVX512-BF16-VBMI",
+                                      "AVX2 FMA AVX-512 AVX512-BF16-VBMI",
+                                      "F16C AVX-512 AVX512-BF16-VBMI",
+                                      "AVX2 F16C AVX-512 AVX512-BF16-VBMI",
+                                      "FMA F16C AVX-512 AVX512-BF16-VBMI",
+                                      "AVX2 FMA F16C AVX-512 AVX512-BF16-VBMI",
                                       "AVX512-VNNI",
                                       "AVX2 AVX512-VNNI",
                                       "FMA AVX512-VNNI",
@@ -126,22 +126,22 @@ const char *spl_cpu_bits_text(uint32_t bits) {
                                       "AVX2 F16C AVX-512 AVX512-VNNI",
                                       "FMA F16C AVX-512 AVX512-VNNI",
                                       "AVX2 FMA F16C AVX-512 AVX512-VNNI",
-                                      "AVX512-BF16 AVX512-VNNI",
-                                      "AVX2 AVX512-BF16 AVX512-VNNI",
-                                      "FMA AVX512-BF16 AVX512-VNNI",
-                                      "AVX2 FMA AVX512-BF16 AVX512-VNNI",
-                                      "F16C AVX512-BF16 AVX512-VNNI",
-                                      "AVX2 F16C AVX512-BF16 AVX512-VNNI",
-                                      "FMA F16C AVX512-BF16 AVX512-VNNI",
-                                      "AVX2 FMA F16C AVX512-BF16 AVX512-VNNI",
-                                      "AVX-512 AVX512-BF16 AVX512-VNNI",
-                                      "AVX2 AVX-512 AVX512-BF16 AVX512-VNNI",
-                                      "FMA AVX-512 AVX512-BF16 AVX512-VNNI",
-                                      "AVX2 FMA AVX-512 AVX512-BF16 AVX512-VNNI",
-                                      "F16C AVX-512 AVX512-BF16 AVX512-VNNI",
-                                      "AVX2 F16C AVX-512 AVX512-BF16 AVX512-VNNI",
-                                      "FMA F16C AVX-512 AVX512-BF16 AVX512-VNNI",
-                                      "AVX2 FMA F16C AVX-512 AVX512-BF16 AVX512-VNNI"};
+                                      "AVX512-BF16-VBMI AVX512-VNNI",
+                                      "AVX2 AVX512-BF16-VBMI AVX512-VNNI",
+                                      "FMA AVX512-BF16-VBMI AVX512-VNNI",
+                                      "AVX2 FMA AVX512-BF16-VBMI AVX512-VNNI",
+                                      "F16C AVX512-BF16-VBMI AVX512-VNNI",
+                                      "AVX2 F16C AVX512-BF16-VBMI AVX512-VNNI",
+                                      "FMA F16C AVX512-BF16-VBMI AVX512-VNNI",
+                                      "AVX2 FMA F16C AVX512-BF16-VBMI AVX512-VNNI",
+                                      "AVX-512 AVX512-BF16-VBMI AVX512-VNNI",
+                                      "AVX2 AVX-512 AVX512-BF16-VBMI AVX512-VNNI",
+                                      "FMA AVX-512 AVX512-BF16-VBMI AVX512-VNNI",
+                                      "AVX2 FMA AVX-512 AVX512-BF16-VBMI AVX512-VNNI",
+                                      "F16C AVX-512 AVX512-BF16-VBMI AVX512-VNNI",
+                                      "AVX2 F16C AVX-512 AVX512-BF16-VBMI AVX512-VNNI",
+                                      "FMA F16C AVX-512 AVX512-BF16-VBMI AVX512-VNNI",
+                                      "AVX2 FMA F16C AVX-512 AVX512-BF16-VBMI AVX512-VNNI"};
   if (bits & SPL_CPU_NEON) return "NEON";
   return x86[(bits & 31) | (bits & SPL_CPU_AVX512_VNNI) >> 1];
 }

@@ -11,8 +11,8 @@ enum {
   SPL_CPU_AVX2 = 1 << 0,
   SPL_CPU_FMA = 1 << 1,
   SPL_CPU_F16C = 1 << 2,
-  SPL_CPU_AVX512 = 1 << 3, /* F, BW, DQ and VL, and the OS saves the registers */
-  SPL_CPU_AVX512_BF16 = 1 << 4,
+  SPL_CPU_AVX512 = 1 << 3,      /* F, BW, DQ and VL, and the OS saves the registers */
+  SPL_CPU_AVX512_BF16 = 1 << 4, /* and VBMI */
   SPL_CPU_NEON = 1 << 5,
   SPL_CPU_AVX512_VNNI = 1 << 6,
   /* Has AVX-512 in units of 512 bits, not in halves one after the other: no set needs it. */

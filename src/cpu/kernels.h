@@ -91,6 +91,7 @@ typedef struct spl_group {
   float *acc;             /* [n_heads][dv_padded] sum of p * v since the last fold */
   float *sum_hi, *sum_lo; /* [n_heads][dv_padded] folded sums; unset while n_folds == 0 */
   float *scores;          /* [n_heads][score_stride] of one tile */
+  float *wide;            /* wide_floats of the kernel set: K of one strip, or NULL */
   double *max;            /* [n_heads] integer m, an f32 value: weights are 2^(score - m) */
   double *weight;         /* [n_heads] sum of the weights */
   double *rounded;        /* [n_heads] and of the rounded ones, if the set rounds them, else NULL */
@@ -157,6 +158,8 @@ typedef struct spl_kernel_set {
 
   /* Floats that spl_group.q has. */
   int64_t (*q_floats)(int64_t n_heads, int64_t d_padded, int q_dtype);
+  /* Floats that spl_group.wide has for K of d channels of this storage type. NULL: none. */
+  int64_t (*wide_floats)(int64_t d, int dtype_kv);
   /* Adds one tile to the state. Scores, softmax, P.V; folds after SPL_FOLD_TILES tiles. NULL: the
    * set does not do this storage type. */
   void (*attend[SPL_N_DTYPES])(spl_group *group, const spl_tile *tile);

@@ -1,4 +1,4 @@
-/* The kernel set avx512bf16: the arithmetic class bf16, for KV in bf16 and no other.
+/* The kernel set avx512bf16: the arithmetic class bf16, for KV in bf16 and fp8 and no other.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #include "codes_avx512.h"
@@ -35,14 +35,19 @@ const spl_kernel_set spl_kernels_avx512bf16 = {
     .isa = SPLITKV_ISA_AVX512BF16,
     .cpu_bits = SPL_CPU_AVX512_BF16 | SPL_CPU_AVX512 | SPL_CPU_FMA | SPL_CPU_F16C,
     .rounds_weights = 1,
+    .needs_plain_codes = 1,
     .q_floats = q_floats,
-    .attend = {NULL, NULL, attend_pairs},
+    .wide_floats = wide_floats,
+    .attend = {[SPL_DTYPE_BF16] = attend_bf16,
+               [SPL_DTYPE_FP8_E4M3] = attend_e4m3,
+               [SPL_DTYPE_FP8_E5M2] = attend_e5m2},
     .finish = finish_pairs,
     .normalize = normalize,
     .load_q = {load_q_terms_f32, load_q_terms_f16, load_q_terms_bf16},
     .store_row = {store_row_f32, store_row_f16, store_row_bf16},
     .append = append,
     .append_end = append_end,
+    .load_rows = load_rows,
     .probe_multiply_add = probe_dot_products,
     .probe_read = probe_read,
 };

@@ -180,6 +180,9 @@ enum { TEST_MAX_ISAS = 8 };
 int test_usable_isas(splitkv_isa isas[TEST_MAX_ISAS]);
 splitkv_arithmetic test_isa_arithmetic(splitkv_isa isa);
 
+/* Whether the kernel sets of a class do KV of a type; with codes not whatever their scales. */
+bool test_class_does(splitkv_arithmetic arithmetic, splitkv_dtype dtype_kv);
+
 /* Names a kernel set in b->problem. Of another class than f32 it is allowed as well, and where it
  * does not do the dtype of KV nothing is named: the class f32 has to take over. */
 void test_batch_use(test_batch *b, splitkv_isa isa);

@@ -122,18 +122,26 @@ static splitkv_arithmetic class_of(const char *arithmetic) {
                                            : SPLITKV_ARITHMETIC_F32;
 }
 
+bool test_class_does(splitkv_arithmetic arithmetic, splitkv_dtype dtype_kv) {
+  switch (arithmetic) {
+  case SPLITKV_ARITHMETIC_BF16:
+    return dtype_kv == SPLITKV_BF16 || dtype_kv == SPLITKV_FP8_E4M3 || dtype_kv == SPLITKV_FP8_E5M2;
+  case SPLITKV_ARITHMETIC_INT8:
+    return dtype_kv == SPLITKV_INT8 || dtype_kv == SPLITKV_INT4;
+  default:
+    return true;
+  }
+}
+
 /* The class that the plan took is one that was allowed. */
 static bool note_arithmetic(test_batch *b, const splitkv_plan *plan) {
   splitkv_plan_info info;
   info.struct_size = sizeof info;
   if (!CHECK(splitkv_plan_get_info(plan, &info, NULL) == SPLITKV_OK)) return false;
   b->arithmetic = class_of(info.arithmetic);
-  const splitkv_dtype dtype = b->problem.dtype_kv;
   return CHECK(b->arithmetic == SPLITKV_ARITHMETIC_F32 ||
                (b->problem.arithmetic == b->arithmetic &&
-                (b->arithmetic == SPLITKV_ARITHMETIC_BF16
-                     ? dtype == SPLITKV_BF16
-                     : dtype == SPLITKV_INT8 || dtype == SPLITKV_INT4)));
+                test_class_does(b->arithmetic, b->problem.dtype_kv)));
 }
 
 bool test_batch_run(test_batch *b, const splitkv_pool *pool) {

@@ -67,7 +67,7 @@ def set_words(isa):
 
 def set_does(isa, kv):
     """Whether a kernel set does KV of this type."""
-    only = {"avx512bf16": ("bf16",), "avx512vnni": ("int8", "int4")}
+    only = {"avx512bf16": ("bf16", "fp8_e4m3", "fp8_e5m2"), "avx512vnni": ("int8", "int4")}
     return isa not in only or kv in only[isa]
 
 

@@ -1,6 +1,7 @@
 /* Problems, batches and limits that are refused, by every function that takes them.
  *
  * SPDX-License-Identifier: Apache-2.0 */
+#include "batch.h"
 #include "check.h"
 #include "reject.h"
 #include "track.h"
@@ -292,8 +293,8 @@ static void unavailable_kernel_sets(void) {
   CHECK(usable[SPLITKV_ISA_SCALAR] && n_unavailable > 0); /* no CPU has both AVX2 and NEON */
 }
 
-/* A set of the class bf16 needs leave, and does KV in bf16 only, one of the class int8 KV in int8
- * and int4; nobody gets them unasked. */
+/* A set of the classes bf16 and int8 needs leave, and does some types of KV only; nobody gets them
+ * unasked. */
 static void arithmetic_classes(void) {
   for (int64_t i = 0; i < splitkv_kernel_set_count(); ++i) {
     splitkv_kernel_set_info info;
@@ -310,9 +311,7 @@ static void arithmetic_classes(void) {
       p.arithmetic = is_bf16 ? SPLITKV_ARITHMETIC_INT8 : SPLITKV_ARITHMETIC_BF16;
       refused(&p, SPLITKV_ERROR_ARITHMETIC, "problem.arithmetic", (int64_t)p.arithmetic);
       p.arithmetic = is_bf16 ? SPLITKV_ARITHMETIC_BF16 : SPLITKV_ARITHMETIC_INT8;
-      const bool does =
-          is_bf16 ? dtype == SPLITKV_BF16 : dtype == SPLITKV_INT8 || dtype == SPLITKV_INT4;
-      if (!does) { /* before the CPU: on every one */
+      if (!test_class_does(p.arithmetic, p.dtype_kv)) { /* before the CPU: on every one */
         refused(&p, SPLITKV_ERROR_ISA_DTYPE, "problem.dtype_kv", dtype);
       } else if (info.is_usable) {
         CHECK(splitkv_describe(&p, NULL) == SPLITKV_OK);
@@ -380,24 +379,10 @@ static void odd_halves(void) {
 #undef ODD
 }
 
-/* The class bf16 has no kernels for codes: by name it says so, else the class f32 takes over. */
-static void codes_of_other_classes(void) {
-  splitkv_problem p = reject_good_problem();
-  p.arithmetic = SPLITKV_ARITHMETIC_BF16;
-  for (int dtype = SPLITKV_INT8; dtype <= SPLITKV_INT4; ++dtype) {
-    p.dtype_kv = (splitkv_dtype)dtype;
-    p.isa = SPLITKV_ISA_AUTO;
-    CHECK(splitkv_describe(&p, NULL) == SPLITKV_OK);
-    p.isa = SPLITKV_ISA_AVX512BF16;
-    splitkv_error error = reject_error();
-    const splitkv_status status = splitkv_describe(&p, &error);
-    if (status == SPLITKV_ERROR_ISA_UNAVAILABLE) continue; /* not in this build */
-    refused(&p, SPLITKV_ERROR_ISA_DTYPE, "problem.dtype_kv", dtype);
-  }
-}
-
-/* The class int8 does scales that can be taken out of the sums, and no zero points. */
-static void codes_of_the_class_int8(void) {
+/* The classes bf16 and int8 do scales that can be taken out of the sums, and no zero points: by
+ * name they say so, else the class f32 takes over. */
+static void codes_of_class(splitkv_arithmetic arithmetic, splitkv_isa isa, splitkv_dtype one,
+                           splitkv_dtype other) {
   const struct {
     splitkv_scale_mode k, v;
     uint32_t flags;
@@ -412,13 +397,15 @@ static void codes_of_the_class_int8(void) {
                {SPLITKV_SCALE_NONE, SPLITKV_SCALE_CHANNEL, SPLITKV_FLAG_ZERO_POINTS, false}};
   for (size_t i = 0; i < sizeof modes / sizeof modes[0]; ++i) {
     splitkv_problem p = reject_good_problem();
-    p.arithmetic = SPLITKV_ARITHMETIC_INT8;
-    p.dtype_kv = i % 2 ? SPLITKV_INT4 : SPLITKV_INT8;
+    p.arithmetic = arithmetic;
+    p.dtype_kv = i % 2 ? one : other;
     p.k_scale_mode = modes[i].k;
     p.v_scale_mode = modes[i].v;
     p.flags = modes[i].flags;
-    CHECK(splitkv_describe(&p, NULL) == SPLITKV_OK); /* the class f32 takes over */
-    p.isa = SPLITKV_ISA_AVX512VNNI;
+    const bool has_no_zeros = p.dtype_kv == SPLITKV_FP8_E4M3 || p.dtype_kv == SPLITKV_FP8_E5M2;
+    if (p.flags != 0 && has_no_zeros) continue;
+    CHECK(splitkv_describe(&p, NULL) == SPLITKV_OK);
+    p.isa = isa;
     splitkv_error error = reject_error();
     const splitkv_status status = splitkv_describe(&p, &error);
     if (status == SPLITKV_ERROR_ISA_UNAVAILABLE) continue;
@@ -444,8 +431,9 @@ void reject_problems(void) {
   combinations();
   quantised();
   odd_halves();
-  codes_of_other_classes();
-  codes_of_the_class_int8();
+  codes_of_class(SPLITKV_ARITHMETIC_BF16, SPLITKV_ISA_AVX512BF16, SPLITKV_FP8_E4M3,
+                 SPLITKV_FP8_E5M2);
+  codes_of_class(SPLITKV_ARITHMETIC_INT8, SPLITKV_ISA_AVX512VNNI, SPLITKV_INT4, SPLITKV_INT8);
   overflows();
   unavailable_kernel_sets();
 }

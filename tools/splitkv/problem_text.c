@@ -64,8 +64,8 @@ const char problem_grammar_help[] =
     "  threads=N        workers; as many as this process has CPUs where left out\n"
     "  isa=auto         auto, scalar, avx2, avx512, avx512bf16, avx512vnni or neon\n"
     "  arithmetic=f32   f32: the same bits on every CPU; bf16: dot products of bf16\n"
-    "                   are allowed too, where the CPU has them and KV is bf16; int8:\n"
-    "                   of integers, where KV is int8 or int4 without zero points\n"
+    "                   too, where the CPU has them and KV is bf16 or fp8; int8:\n"
+    "                   those of integers, where KV is int8 or int4 without zeros\n"
     "Numbers may end in k (1024) or M (1048576).\n";
 
 const char problem_ascend_help[] =
