@@ -405,7 +405,7 @@ splitkv_status spl_resolve(const splitkv_problem *problem, spl_shape *shape, spl
   shape->q_bytes = spl_dtype_bytes(p->dtype_q);
   shape->kv_bits = kv_bits(p->dtype_kv);
   shape->kv_offset = p->dtype_kv == SPLITKV_INT8 ? 128 : 8;
-  shape->is_wide = (spl_cpu_bits() & SPL_CPU_WIDE) != 0;
+  shape->cpu_bits = spl_cpu_bits();
   shape->k_quant = resolve_quant(p, p->k_scale_mode, p->head_dim, shape->d_padded);
   shape->v_quant = resolve_quant(p, p->v_scale_mode, p->head_dim_v, shape->dv_padded);
   shape->out_bytes = spl_dtype_bytes(p->dtype_out);

@@ -34,7 +34,7 @@ typedef struct spl_shape {
   int64_t q_bytes, out_bytes; /* of one element */
   int64_t kv_bits;            /* of one element; rows and strides are whole bytes */
   int kv_offset;              /* spl_group.kv_offset */
-  int is_wide;                /* spl_group.is_wide */
+  uint32_t cpu_bits;          /* SPL_CPU_*, of this CPU */
   spl_quant k_quant, v_quant;
   spl_score_rule rule;
   spl_cache_strides k, v;

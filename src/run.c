@@ -10,6 +10,7 @@
 #include "caller.h"
 #include "checked.h"
 #include "combine.h"
+#include "cpu/isa.h"
 #include "error.h"
 #include "scales.h"
 #include "table.h"
@@ -320,7 +321,8 @@ static void place_groups(const run_context *run, const spl_task_scratch *where,
                             .dv_padded = shape->dv_padded,
                             .kv_offset = shape->kv_offset,
                             .q_dtype = (int)shape->problem.dtype_q,
-                            .is_wide = shape->is_wide,
+                            .is_wide = (shape->cpu_bits & SPL_CPU_WIDE) != 0,
+                            .asks_near = (shape->cpu_bits & SPL_CPU_NEAR) != 0,
                             .rule = shape->rule};
     spl_describe_codes(shape, &shape->k_quant, &groups[i].k_codes);
     spl_describe_codes(shape, &shape->v_quant, &groups[i].v_codes);

@@ -14,15 +14,20 @@ static uint64_t read_xcr0(void) {
   return ((uint64_t)high << 32) | low;
 }
 
-/* AMD's families before 1Ah have units of 256 bits. The leaf that would say so, 8000001Ah, is
- * hidden by hypervisors. */
-static int has_wide_units(void) {
+/* The family of a CPU by AMD, else 0. */
+static uint32_t amd_family(void) {
   uint32_t a = 0, b = 0, c = 0, d = 0;
   if (!__get_cpuid(0, &a, &b, &c, &d)) return 0;
-  const uint32_t amd[3] = {0x68747541, 0x69746e65, 0x444d4163}; /* "AuthenticAMD" */
-  if (b != amd[0] || d != amd[1] || c != amd[2]) return 1;
+  if (b != 0x68747541 || d != 0x69746e65 || c != 0x444d4163) return 0; /* "AuthenticAMD" */
   if (!__get_cpuid(1, &a, &b, &c, &d)) return 0;
-  return (a >> 8 & 0xf) + (a >> 20 & 0xff) >= 0x1a;
+  return (a >> 8 & 0xf) + (a >> 20 & 0xff);
+}
+
+/* AMD's families before 1Ah (Zen 5) have units of 256 bits and lose requests that go into the first
+ * cache (docs/performance.md). A family, since hypervisors hide the leaf that tells of units. */
+static uint32_t tuning_bits(void) {
+  const uint32_t family = amd_family();
+  return (family == 0 || family >= 0x1a ? SPL_CPU_WIDE : 0) | (family >= 0x1a ? SPL_CPU_NEAR : 0);
 }
 
 static uint32_t ask_cpu(void) {
@@ -48,8 +53,7 @@ static uint32_t ask_cpu(void) {
       (a & (1u << 5)) && has_vbmi) {
     bits |= SPL_CPU_AVX512_BF16;
   }
-  if ((bits & SPL_CPU_AVX512) && has_wide_units()) bits |= SPL_CPU_WIDE;
-  return bits;
+  return bits | tuning_bits();
 }
 #elif defined(__aarch64__)
 static uint32_t ask_cpu(void) {

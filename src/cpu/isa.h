@@ -15,8 +15,10 @@ enum {
   SPL_CPU_AVX512_BF16 = 1 << 4, /* and VBMI */
   SPL_CPU_NEON = 1 << 5,
   SPL_CPU_AVX512_VNNI = 1 << 6,
-  /* Has AVX-512 in units of 512 bits, not in halves one after the other: no set needs it. */
-  SPL_CPU_WIDE = 1 << 7
+  /* What no set needs, but kernels go by: AVX-512 in units of 512 bits, not in halves one after the
+   * other; requests for memory are best made into the first cache. */
+  SPL_CPU_WIDE = 1 << 8,
+  SPL_CPU_NEAR = 1 << 9
 };
 
 /* Asks the CPU once per process. Any thread. */

@@ -86,7 +86,7 @@ typedef struct spl_group {
   spl_codes k_codes, v_codes;
   int kv_offset;          /* what stands for 0 in a code as an unsigned byte, INT8 with 128 added */
   int q_dtype;            /* whose load_q filled q */
-  int is_wide;            /* the CPU multiplies in whole registers: SPL_CPU_WIDE; any bits alike */
+  int is_wide, asks_near; /* SPL_CPU_WIDE, SPL_CPU_NEAR: for speed alone */
   float *q;               /* q_floats of the kernel set, in the order of its load_q */
   float *acc;             /* [n_heads][dv_padded] sum of p * v since the last fold */
   float *sum_hi, *sum_lo; /* [n_heads][dv_padded] folded sums; unset while n_folds == 0 */

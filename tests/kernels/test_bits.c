@@ -78,7 +78,7 @@ static void compare_kernel_sets(test_batch *b, int number) {
       if (test_isa_arithmetic(isa) != SPLITKV_ARITHMETIC_F32) continue;
       if (i % 2 && isa != SPLITKV_ISA_AVX512) continue;
       b->problem.isa = isa;
-      turned_bits = i % 2 ? SPL_CPU_WIDE : 0;
+      turned_bits = i % 2 ? SPL_CPU_WIDE | SPL_CPU_NEAR : 0;
       if (test_batch_run(b, NULL) &&
           !CHECK_MSG(same_bytes(b, out, lse), "case %d: %s differs from scalar", number,
                      test_isa_name(isa)))
