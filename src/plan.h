@@ -10,7 +10,7 @@
 
 /* Of KV heads that a task walks side by side: most bytes of K and V in one tile of theirs, and of
  * scratch. */
-#define SPL_BUNDLE_BYTES (256 * 1024)
+#define SPL_BUNDLE_BYTES (512 * 1024)
 #define SPL_BUNDLE_SCRATCH_BYTES (256 * 1024)
 
 /* KV heads that a task walks side by side: at most `heads`, and of blocks of several query rows at

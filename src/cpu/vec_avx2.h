@@ -181,6 +181,7 @@ SPL_INLINE float vf_hmax(vf x) {
 /* ── dot products: a vd is one register, SPL_DOT_LANES lanes ────────────────────────────────── */
 
 typedef __m256 vd;
+#define VD_ASKS_ROWS(bits) 0
 #define VD_TOKENS 1
 #define VD_MAX_ACC 8
 #define VD_MAX_VECTORS 8

@@ -18,6 +18,7 @@ typedef __m512 vf;
 #define SPL_WIDE_VALUE_ACC 18
 #define SPL_WIDE_VALUE_VECTORS(nh) ((nh) == 1 ? 8 : (nh) <= 4 ? 4 : 3)
 #define SPL_PROBE_CHAINS 16
+#define SPL_ASKS_NEAR 1
 
 SPL_INLINE __mmask16 vf_tail_mask(int n) {
   return (__mmask16)((1u << n) - 1u);
@@ -199,6 +200,7 @@ SPL_INLINE float vf_sum(vf x) {
 /* ── dot products: a vd holds those of two tokens, SPL_DOT_LANES lanes each ────────────────── */
 
 typedef __m512 vd;
+#define VD_ASKS_ROWS(bits) ((bits) <= 16)
 #define VD_TOKENS 2 /* rows whose products one vd holds */
 #define VD_MAX_ACC 24
 #define VD_MAX_VECTORS 4

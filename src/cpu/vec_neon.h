@@ -200,6 +200,7 @@ SPL_INLINE float vf_hmax(vf x) {
 typedef struct vd {
   float32x4_t lo, hi;
 } vd;
+#define VD_ASKS_ROWS(bits) 0
 #define VD_TOKENS 1
 #define VD_MAX_ACC 8
 #define VD_MAX_VECTORS 8

@@ -178,6 +178,7 @@ SPL_INLINE float vf_hmax(vf x) {
 typedef struct vd {
   float lane[SPL_DOT_LANES];
 } vd;
+#define VD_ASKS_ROWS(bits) 0
 #define VD_TOKENS 1 /* rows whose products one vd holds */
 #define VD_MAX_ACC 8
 #define VD_MAX_VECTORS 8
