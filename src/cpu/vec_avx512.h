@@ -15,8 +15,14 @@ typedef __m512 vf;
 #define SPL_VALUE_ACC 12
 #define SPL_VALUE_VECTORS(nh) ((nh) == 1 ? 8 : (nh) < 4 ? 4 : (nh) == 4 ? 3 : 2)
 /* With weights in registers of their own: chunk sums go to memory, once for 16 tokens. */
-#define SPL_WIDE_VALUE_ACC 18
+#define SPL_WIDE_VALUE_ACC 24 /* of packed vectors; else 18 */
 #define SPL_WIDE_VALUE_VECTORS(nh) ((nh) == 1 ? 8 : (nh) <= 4 ? 4 : 3)
+/* From so many heads on K rows up to a size and vectors of V are packed; the heads of blocks then.
+ */
+#define SPL_PACKED_HEADS 24
+#define SPL_PACKED_BLOCKS(X) X(6) X(5) X(4)
+#define SPL_PACKED_VECTORS 4
+#define SPL_PACKED_FLOATS 128 /* of a K row */
 #define SPL_PROBE_CHAINS 16
 #define SPL_ASKS_NEAR 1
 
