@@ -38,12 +38,21 @@ static int64_t q_floats(const spl_shape *shape, int64_t n_rows) {
                                   (int)shape->problem.dtype_q);
 }
 
+/* Of K that the kernels convert strip by strip. */
+static int64_t wide_floats(const spl_shape *shape, int64_t n_rows, int64_t n_tokens) {
+  const spl_kernel_set *kernels = shape->kernels;
+  if (kernels->wide_floats == NULL) return 0;
+  return kernels->wide_floats(n_rows * shape->group, shape->problem.head_dim,
+                              (int)shape->problem.dtype_kv, n_tokens);
+}
+
 void spl_scratch_add(const spl_shape *shape, spl_scratch *scratch, int64_t place, int64_t n_rows,
                      int64_t n_tokens) {
   if (n_tokens == 0) return;
   scratch->n_groups = spl_max(scratch->n_groups, place + 1);
   scratch->max_stride = spl_max(scratch->max_stride, spl_score_stride(n_tokens));
   scratch->max_scores = spl_max(scratch->max_scores, n_rows * spl_score_stride(n_tokens));
+  scratch->max_wide = spl_max(scratch->max_wide, wide_floats(shape, n_rows, n_tokens));
   raise_to(&scratch->rows[place], n_rows);
   if (folds(n_tokens)) raise_to(&scratch->folding_rows[place], n_rows);
   const int64_t q_rows = scratch->q_rows[place];
@@ -105,29 +114,21 @@ static bool place_codes(const spl_quant *quant, int64_t width, unsigned char *ro
   return true;
 }
 
-/* Of K that the kernels convert strip by strip. */
-static int64_t wide_floats(const spl_shape *shape, const spl_scratch *scratch) {
-  const spl_kernel_set *kernels = shape->kernels;
-  if (kernels->wide_floats == NULL || scratch->n_groups == 0) return 0;
-  return kernels->wide_floats(shape->problem.head_dim, (int)shape->problem.dtype_kv);
-}
-
 /* A task's scratch begins with these. */
 static bool place_tile(const spl_shape *shape, const spl_scratch *scratch, unsigned char *rows,
                        tile_rows *tile, int64_t *row_bytes) {
-  const int64_t n_wide = wide_floats(shape, scratch);
   void *array, *wide;
   int64_t n = 0;
   *row_bytes = 0;
   if (!spl_mul(shape->group, scratch->max_scores, &n) ||
       !take(rows, row_bytes, n, sizeof(float), &array) ||
-      !take(rows, row_bytes, n_wide, sizeof(float), &wide) ||
+      !take(rows, row_bytes, scratch->max_wide, sizeof(float), &wide) ||
       !place_codes(&shape->k_quant, scratch->max_stride, rows, &tile->k, row_bytes) ||
       !place_codes(&shape->v_quant, scratch->max_stride, rows, &tile->v, row_bytes)) {
     return false;
   }
   tile->scores = (float *)array;
-  tile->wide = n_wide > 0 ? (float *)wide : NULL;
+  tile->wide = scratch->max_wide > 0 ? (float *)wide : NULL;
   return true;
 }
 

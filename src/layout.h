@@ -20,6 +20,7 @@
 typedef struct spl_scratch {
   int64_t max_stride; /* of scores */
   int64_t max_scores; /* of one row of heads, times query rows */
+  int64_t max_wide;   /* floats of spl_group.wide */
   int64_t n_groups;   /* places of bundles with tokens: 0 .. SPL_MAX_BUNDLE */
   uint8_t rows[SPL_MAX_BUNDLE], folding_rows[SPL_MAX_BUNDLE];
   uint8_t q_rows[SPL_MAX_BUNDLE]; /* those whose Q is largest: that of more can be smaller */

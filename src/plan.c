@@ -132,8 +132,10 @@ static splitkv_status measure_batch(const spl_shape *shape, const splitkv_batch 
 static spl_scratch most_scratch(const spl_shape *shape, const spl_bundle_limit *limit,
                                 int64_t max_rows, int64_t n_tokens) {
   spl_scratch scratch = {0};
+  const int64_t unpacked = (shape->kernels->packed_heads - 1) / shape->group;
   for (int64_t i = limit->heads - 1; i >= 0; i--) {
     const int64_t rows = i == 0 ? max_rows : spl_min(max_rows, limit->rows / (i + 1));
+    if (unpacked > 0 && unpacked < rows) spl_scratch_add(shape, &scratch, i, unpacked, n_tokens);
     /* The Q of more heads can be smaller, but grows with each eight of them. */
     for (int64_t n = spl_max(1, rows - 7); n <= rows; n++)
       spl_scratch_add(shape, &scratch, i, n, n_tokens);

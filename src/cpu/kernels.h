@@ -158,8 +158,11 @@ typedef struct spl_kernel_set {
 
   /* Floats that spl_group.q has. */
   int64_t (*q_floats)(int64_t n_heads, int64_t d_padded, int q_dtype);
-  /* Floats that spl_group.wide has for K of d channels of this storage type. NULL: none. */
-  int64_t (*wide_floats)(int64_t d, int dtype_kv);
+  /* From so many heads on Q has an order that may take less room; 0: it has one order. */
+  int64_t packed_heads;
+  /* Floats that spl_group.wide has for n_heads and pieces of n_tokens > 0, for K of d channels of
+   * this storage type. NULL: none. */
+  int64_t (*wide_floats)(int64_t n_heads, int64_t d, int dtype_kv, int64_t n_tokens);
   /* Adds one tile to the state. Scores, softmax, P.V; folds after SPL_FOLD_TILES tiles. NULL: the
    * set does not do this storage type. */
   void (*attend[SPL_N_DTYPES])(spl_group *group, const spl_tile *tile);

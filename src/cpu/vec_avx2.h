@@ -15,6 +15,13 @@ typedef struct vf {
 #define SPL_BLOCK_HEADS(X) X(4) X(2) X(1)
 #define SPL_VALUE_ACC 4
 #define SPL_VALUE_VECTORS(nh) (4 / (nh))
+#define SPL_PACKED_HEADS 40
+#define SPL_PACKED_SCORE_HEADS 6
+#define SPL_PACKED_SCORE_VECTORS 1
+#define SPL_PACKED_SCORE_BLOCKS(X) X(6) X(5) X(4) X(3) X(2) X(1)
+#define SPL_PACKED_VALUE_HEADS 6
+#define SPL_PACKED_VALUE_VECTORS 1
+#define SPL_PACKED_VALUE_BLOCKS(X) X(6) X(5) X(4) X(3) X(2) X(1)
 #define SPL_PROBE_CHAINS 6
 
 #define VF_ROUND (_MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
@@ -176,6 +183,42 @@ SPL_INLINE float vf_hmax(vf x) {
   const __m128 m4 = _mm_max_ps(_mm256_castps256_ps128(m8), _mm256_extractf128_ps(m8, 1));
   const __m128 m2 = _mm_max_ps(m4, _mm_movehl_ps(m4, m4));
   return _mm_cvtss_f32(_mm_max_ss(m2, _mm_movehdup_ps(m2)));
+}
+
+/* Eight registers: x[i][j] = x[j][i]. */
+SPL_INLINE void transpose_halves(__m256 *x) {
+  __m256 y[8];
+  SPL_UNROLL for (int i = 0; i < 8; i += 2) { /* pairs of lanes of two registers */
+    y[i] = _mm256_unpacklo_ps(x[i], x[i + 1]);
+    y[i + 1] = _mm256_unpackhi_ps(x[i], x[i + 1]);
+  }
+  SPL_UNROLL for (int i = 0; i < 8; i += 4) { /* one lane of four */
+    SPL_UNROLL for (int j = 0; j < 2; j++) {
+      x[i + 2 * j] = _mm256_shuffle_ps(y[i + j], y[i + j + 2], 0x44);
+      x[i + 2 * j + 1] = _mm256_shuffle_ps(y[i + j], y[i + j + 2], 0xee);
+    }
+  }
+  SPL_UNROLL for (int i = 0; i < 4; i++) { /* blocks of four lanes */
+    y[i] = _mm256_permute2f128_ps(x[i], x[i + 4], 0x20);
+    y[i + 4] = _mm256_permute2f128_ps(x[i], x[i + 4], 0x31);
+  }
+  SPL_UNROLL for (int i = 0; i < 8; i++) x[i] = y[i];
+}
+
+/* x[i][j] = x[j][i]. */
+SPL_INLINE void vf_transpose(vf *x) {
+  __m256 quarter[4][8];
+  SPL_UNROLL for (int i = 0; i < 8; i++) {
+    quarter[0][i] = x[i].lo;
+    quarter[1][i] = x[i + 8].lo;
+    quarter[2][i] = x[i].hi;
+    quarter[3][i] = x[i + 8].hi;
+  }
+  SPL_UNROLL for (int i = 0; i < 4; i++) transpose_halves(quarter[i]);
+  SPL_UNROLL for (int i = 0; i < 8; i++) {
+    x[i] = vf_make(quarter[0][i], quarter[1][i]);
+    x[i + 8] = vf_make(quarter[2][i], quarter[3][i]);
+  }
 }
 
 /* ── dot products: a vd is one register, SPL_DOT_LANES lanes ────────────────────────────────── */

@@ -15,14 +15,15 @@ typedef __m512 vf;
 #define SPL_VALUE_ACC 12
 #define SPL_VALUE_VECTORS(nh) ((nh) == 1 ? 8 : (nh) < 4 ? 4 : (nh) == 4 ? 3 : 2)
 /* With weights in registers of their own: chunk sums go to memory, once for 16 tokens. */
-#define SPL_WIDE_VALUE_ACC 24 /* of packed vectors; else 18 */
+#define SPL_WIDE_VALUE_ACC 18
 #define SPL_WIDE_VALUE_VECTORS(nh) ((nh) == 1 ? 8 : (nh) <= 4 ? 4 : 3)
-/* From so many heads on K rows up to a size and vectors of V are packed; the heads of blocks then.
- */
-#define SPL_PACKED_HEADS 24
-#define SPL_PACKED_BLOCKS(X) X(6) X(5) X(4)
-#define SPL_PACKED_VECTORS 4
-#define SPL_PACKED_FLOATS 128 /* of a K row */
+#define SPL_PACKED_HEADS 40
+#define SPL_PACKED_SCORE_HEADS 8
+#define SPL_PACKED_SCORE_VECTORS 2
+#define SPL_PACKED_SCORE_BLOCKS(X) X(8) X(7) X(6) X(5) X(4) X(3) X(2) X(1)
+#define SPL_PACKED_VALUE_HEADS 4
+#define SPL_PACKED_VALUE_VECTORS 4
+#define SPL_PACKED_VALUE_BLOCKS(X) X(4) X(3) X(2) X(1)
 #define SPL_PROBE_CHAINS 16
 #define SPL_ASKS_NEAR 1
 
@@ -201,6 +202,33 @@ SPL_INLINE float vf_sum(vf x) {
       _mm_add_ps(_mm512_castps512_ps128(r4),
                  _mm_movehl_ps(_mm512_castps512_ps128(r4), _mm512_castps512_ps128(r4)));
   return _mm_cvtss_f32(_mm_add_ss(r2, _mm_movehdup_ps(r2)));
+}
+
+/* x[i][j] = x[j][i]. */
+SPL_INLINE void vf_transpose(vf *x) {
+  vf y[SPL_LANES];
+  SPL_UNROLL for (int i = 0; i < SPL_LANES; i += 2) { /* pairs of lanes of two vectors */
+    y[i] = _mm512_unpacklo_ps(x[i], x[i + 1]);
+    y[i + 1] = _mm512_unpackhi_ps(x[i], x[i + 1]);
+  }
+  SPL_UNROLL for (int i = 0; i < SPL_LANES; i += 4) { /* one lane of four vectors */
+    SPL_UNROLL for (int j = 0; j < 2; j++) {
+      const __m512d a = _mm512_castps_pd(y[i + j]), b = _mm512_castps_pd(y[i + j + 2]);
+      x[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+      x[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+    }
+  }
+  SPL_UNROLL for (int i = 0; i < 4; i++) { /* blocks of four lanes */
+    const vf a = _mm512_shuffle_f32x4(x[i], x[i + 4], 0x88);
+    const vf b = _mm512_shuffle_f32x4(x[i], x[i + 4], 0xdd);
+    const vf c = _mm512_shuffle_f32x4(x[i + 8], x[i + 12], 0x88);
+    const vf d = _mm512_shuffle_f32x4(x[i + 8], x[i + 12], 0xdd);
+    y[i] = _mm512_shuffle_f32x4(a, c, 0x88);
+    y[i + 4] = _mm512_shuffle_f32x4(b, d, 0x88);
+    y[i + 8] = _mm512_shuffle_f32x4(a, c, 0xdd);
+    y[i + 12] = _mm512_shuffle_f32x4(b, d, 0xdd);
+  }
+  SPL_UNROLL for (int i = 0; i < SPL_LANES; i++) x[i] = y[i];
 }
 
 /* ── dot products: a vd holds those of two tokens, SPL_DOT_LANES lanes each ────────────────── */
