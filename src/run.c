@@ -112,7 +112,12 @@ static void find_tile(const run_context *run, const row_bundle *b, int64_t token
       tile->k[t + i] = k + i * k_bytes;
       tile->v[t + i] = v + i * v_bytes;
     }
-    if (has_scale_rows) spl_find_scale_rows(p, id, slot, in_page, tile->scale_rows + t);
+    if (has_scale_rows) {
+      int64_t *rows = tile->scale_rows + t;
+      spl_find_scale_rows(p, id, slot, in_page, rows);
+      spl_ask_for_scales(shape, &run->k_scales, piece->head, tile->wide, *rows, in_page);
+      spl_ask_for_scales(shape, &run->v_scales, piece->head, tile->wide, *rows, in_page);
+    }
     t += in_page;
   }
   for (int64_t t = n; t % SPL_LANES != 0; t++) {
