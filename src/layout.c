@@ -61,6 +61,22 @@ void spl_scratch_add(const spl_shape *shape, spl_scratch *scratch, int64_t place
     scratch->q_rows[place] = (uint8_t)n_rows;
 }
 
+static bool same_places(const spl_scratch *a, int64_t i, const spl_scratch *b, int64_t j) {
+  return a->rows[i] == b->rows[j] && a->folding_rows[i] == b->folding_rows[j] &&
+         a->q_rows[i] == b->q_rows[j];
+}
+
+bool spl_scratch_same(const spl_scratch *a, const spl_scratch *b) {
+  if (a->n_groups != b->n_groups || a->max_stride != b->max_stride ||
+      a->max_scores != b->max_scores) {
+    return false;
+  }
+  for (int64_t i = 0; i < a->n_groups; i++) {
+    if (!same_places(a, i, b, i)) return false;
+  }
+  return true;
+}
+
 /* The state of one group: rows in one place, sums in another, so that however many sums there are,
  * the rows of the next group are aligned as these are. */
 static bool place_group(const spl_shape *shape, const spl_scratch *scratch, int64_t place,
@@ -132,12 +148,6 @@ static bool place_tile(const spl_shape *shape, const spl_scratch *scratch, unsig
   return true;
 }
 
-/* Whether a place is like the one before it. */
-static bool is_alike(const spl_scratch *s, int64_t i) {
-  return i > 0 && s->rows[i] == s->rows[i - 1] && s->folding_rows[i] == s->folding_rows[i - 1] &&
-         s->q_rows[i] == s->q_rows[i - 1];
-}
-
 bool spl_scratch_bytes(const spl_shape *shape, const spl_scratch *scratch, int64_t *row_bytes,
                        int64_t *sum_bytes) {
   tile_rows tile = {0};
@@ -145,7 +155,7 @@ bool spl_scratch_bytes(const spl_shape *shape, const spl_scratch *scratch, int64
   *row_bytes = *sum_bytes = 0;
   if (!place_tile(shape, scratch, NULL, &tile, row_bytes)) return false;
   for (int64_t i = 0; i < scratch->n_groups; i++) {
-    if (!is_alike(scratch, i)) {
+    if (i == 0 || !same_places(scratch, i, scratch, i - 1)) {
       rows = sums = 0;
       if (!place_group(shape, scratch, i, NULL, NULL, NULL, &rows, &sums)) return false;
     }

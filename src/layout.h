@@ -30,6 +30,9 @@ typedef struct spl_scratch {
 void spl_scratch_add(const spl_shape *shape, spl_scratch *scratch, int64_t place, int64_t n_rows,
                      int64_t n_tokens);
 
+/* Whether they ask for the same. */
+bool spl_scratch_same(const spl_scratch *a, const spl_scratch *b);
+
 /* Scores per row of heads for pieces of n_tokens. */
 int64_t spl_score_stride(int64_t n_tokens);
 

@@ -245,21 +245,14 @@ static bool same_place(const spl_place *a, const spl_place *b) {
   return a->block == b->block && a->head == b->head && a->token == b->token;
 }
 
-/* A new task from `cut` on, unless the last one starts there too. */
-static void add_task(splitkv_plan *plan, const spl_place *cut, int64_t slots_before_block) {
+/* A new task from `cut` on, unless the last one starts there too. slot: the first one behind the
+ * cut by rule. */
+static void add_task(splitkv_plan *plan, const spl_place *cut, int64_t slot) {
   if (same_place(&plan->tasks[plan->n_tasks - 1].start, cut)) return;
   if (cut->block >= plan->n_blocks) return;
-  const splitkv_problem *p = spl_rule(plan, cut->block);
-  const spl_block *block = &plan->blocks[cut->block];
-  const int64_t n_rows = block->n_rows;
-  int64_t slot = 0;
-  if (p->split_policy == SPLITKV_SPLIT_AUTO) {
-    if (cut->token > 0) split_item(plan, cut);
-    slot = plan->n_slots - (cut->token > 0) * n_rows;
-  } else {
-    slot =
-        slots_before_block + n_rows * spl_slotted_before(p, spl_attended(plan, cut->block),
-                                                         block->is_shared, cut->head, cut->token);
+  if (cut->token > 0 && spl_rule(plan, cut->block)->split_policy == SPLITKV_SPLIT_AUTO) {
+    split_item(plan, cut);
+    slot = plan->n_slots - plan->blocks[cut->block].n_rows;
   }
   spl_task *task = &plan->tasks[plan->n_tasks++]; /* its scratch is set later, if at all */
   task->start = *cut;
@@ -285,17 +278,21 @@ static void cut_line(splitkv_plan *plan, int64_t total_cost) {
   for (int64_t b = 0; b < plan->n_blocks; b++) {
     const splitkv_problem *p = spl_rule(plan, b);
     const int64_t length = spl_attended(plan, b), slots = plan->n_slots;
-    const int64_t weight = spl_block_weight(&plan->shape, plan->blocks[b].n_rows);
-    const int64_t pieces = spl_n_pieces(p, length);
+    const int64_t n_rows = plan->blocks[b].n_rows, pieces = spl_n_pieces(p, length);
+    const int64_t weight = spl_block_weight(&plan->shape, n_rows);
+    const bool has_slots = pieces > 1 || plan->blocks[b].is_shared;
     int64_t cost = 0;
     (void)spl_block_cost(p, length, pieces, weight, &cost); /* measured before */
-    if (pieces > 1 || plan->blocks[b].is_shared) add_slots(plan, b, pieces);
+    if (has_slots) add_slots(plan, b, pieces);
+    const int64_t slack = each / weight / SPL_SLACK;
     for (; next < n; next++) {
       const int64_t target = each * next + rest * next / n;
       if (target >= before + cost) break;
+      int64_t pieces_before = 0;
       const spl_place cut =
-          spl_cut(p, b, length, (target - before) / weight, each / weight / SPL_SLACK);
-      add_task(plan, &cut, cut.block == b ? slots : plan->n_slots);
+          spl_cut(p, b, length, (target - before) / weight, slack, &pieces_before);
+      const bool by_rule = has_slots && cut.block == b;
+      add_task(plan, &cut, by_rule ? slots + n_rows * pieces_before : plan->n_slots);
     }
     before += cost;
   }
@@ -353,29 +350,31 @@ static void add_pieces(const splitkv_plan *plan, const spl_place *from, const sp
 }
 
 /* What a task takes: no more than `most`. */
-static spl_scratch measure_scratch(const splitkv_plan *plan, int64_t task,
-                                   const spl_scratch *most) {
+static void measure_scratch(const splitkv_plan *plan, int64_t task, const spl_scratch *most,
+                            spl_scratch *scratch) {
   const spl_place end = plan->tasks[task + 1].start;
   spl_place at = plan->tasks[task].start;
-  spl_scratch scratch = {0};
-  while (at.block < end.block && memcmp(&scratch, most, sizeof scratch) != 0) {
+  *scratch = (spl_scratch){0};
+  while (at.block < end.block && !spl_scratch_same(scratch, most)) {
     const spl_place next = {at.block + 1, 0, 0};
-    add_pieces(plan, &at, &next, &scratch);
+    add_pieces(plan, &at, &next, scratch);
     at = next;
   }
-  if (at.block == end.block && !same_place(&at, &end)) add_pieces(plan, &at, &end, &scratch);
-  return scratch;
+  if (at.block == end.block && !same_place(&at, &end)) add_pieces(plan, &at, &end, scratch);
 }
 
 /* Where each task's scratch lies in the workspace, sized by the pieces that it really has: the rows
  * of all tasks, then their sums. Returns the bytes. */
 static int64_t place_scratch(splitkv_plan *plan, const spl_scratch *most) {
-  int64_t rows_end = 0, sums_end = 0;
+  int64_t rows_end = 0, sums_end = 0, rows = 0, sums = 0;
   for (int64_t t = 0; t < plan->n_tasks; t++) {
     spl_task *task = &plan->tasks[t];
-    int64_t rows = 0, sums = 0;
-    task->scratch = (spl_task_scratch){measure_scratch(plan, t, most), rows_end, sums_end};
-    if (!spl_scratch_bytes(&plan->shape, &task->scratch.needs, &rows, &sums)) return -1;
+    task->scratch.rows = rows_end;
+    task->scratch.sums = sums_end;
+    spl_scratch *needs = &task->scratch.needs;
+    measure_scratch(plan, t, most, needs);
+    const bool as_before = t > 0 && spl_scratch_same(needs, &plan->tasks[t - 1].scratch.needs);
+    if (!as_before && !spl_scratch_bytes(&plan->shape, needs, &rows, &sums)) return -1;
     if (!spl_add(rows_end, rows, &rows_end) || !spl_add(sums_end, sums, &sums_end)) return -1;
   }
   for (int64_t t = 0; t < plan->n_tasks; t++)

@@ -84,6 +84,16 @@ static void find_pieces(const row_bundle *b, int64_t token, bundle_tile *tile) {
   }
 }
 
+/* Asks for the scales of n tokens of one page of the cache: first for one, so that the pages of
+ * memory of those of K and of V are looked up side by side. */
+static void ask_for_scales(const run_context *run, int64_t head, int64_t n_heads, int64_t scale_row,
+                           int64_t n) {
+  const spl_scale_tensors *tensors[] = {&run->k_scales, &run->v_scales};
+  for (int i = 0; i < 4; i++) {
+    spl_ask_for_scales(&run->plan->shape, tensors[i % 2], head, n_heads, scale_row, i < 2 ? 1 : n);
+  }
+}
+
 static void find_tile(const run_context *run, const row_bundle *b, int64_t token,
                       bundle_tile *tile) {
   const spl_shape *shape = &run->plan->shape;
@@ -112,7 +122,11 @@ static void find_tile(const run_context *run, const row_bundle *b, int64_t token
       tile->k[t + i] = k + i * k_bytes;
       tile->v[t + i] = v + i * v_bytes;
     }
-    if (has_scale_rows) spl_find_scale_rows(p, id, slot, in_page, tile->scale_rows + t);
+    if (has_scale_rows) {
+      int64_t *rows = tile->scale_rows + t;
+      spl_find_scale_rows(p, id, slot, in_page, rows);
+      ask_for_scales(run, piece->head, tile->wide, *rows, in_page);
+    }
     t += in_page;
   }
   for (int64_t t = n; t % SPL_LANES != 0; t++) {

@@ -19,9 +19,12 @@ void spl_describe_codes(const spl_shape *shape, const spl_quant *quant, spl_code
   codes->group_size = quant->group_size;
 }
 
+static int64_t scale_bytes(const spl_shape *shape) {
+  return has_f16_scales(shape) ? sizeof(uint16_t) : sizeof(float);
+}
+
 static const void *scale_at(const spl_shape *shape, const void *scales, int64_t i) {
-  const int64_t bytes = has_f16_scales(shape) ? sizeof(uint16_t) : sizeof(float);
-  return (const unsigned char *)scales + i * bytes;
+  return (const unsigned char *)scales + i * scale_bytes(shape);
 }
 
 void spl_begin_codes(const spl_shape *shape, const spl_scale_tensors *tensors, int64_t head,
@@ -36,21 +39,41 @@ void spl_begin_codes(const spl_shape *shape, const spl_scale_tensors *tensors, i
   if (codes->form == SPL_FORM_CHANNELS) codes->zeros = tensors->zeros + head * dim;
 }
 
+/* From a token to the next one of its page, and from a head to the next one. */
+static int64_t token_step(const splitkv_problem *p) {
+  return p->layout == SPLITKV_LAYOUT_HND ? 1 : p->n_heads_kv;
+}
+static int64_t head_step(const splitkv_problem *p) {
+  return p->layout == SPLITKV_LAYOUT_HND ? p->page_size_tokens : 1;
+}
+
 void spl_find_scale_rows(const splitkv_problem *p, int64_t page, int64_t slot, int64_t n,
                          int64_t *rows) {
   const int64_t first = page * p->page_size_tokens * p->n_heads_kv;
-  const int64_t step = p->layout == SPLITKV_LAYOUT_HND ? 1 : p->n_heads_kv;
+  const int64_t step = token_step(p);
   for (int64_t i = 0; i < n; i++)
     rows[i] = first + (slot + i) * step;
+}
+
+void spl_ask_for_scales(const spl_shape *shape, const spl_scale_tensors *tensors, int64_t head,
+                        int64_t n_heads, int64_t scale_row, int64_t n) {
+  const spl_quant *quant = tensors->quant;
+  if (!quant->by_token) return;
+  const int64_t bytes = scale_bytes(shape), each = quant->n_groups;
+  const int64_t first = (scale_row + head * head_step(&shape->problem)) * each;
+  const int64_t step = token_step(&shape->problem) * each;
+  shape->kernels->ask_for_rows(scale_at(shape, tensors->scales, first), n, step * bytes,
+                               n_heads * each * bytes);
+  if (tensors->zeros == NULL) return;
+  shape->kernels->ask_for_rows(tensors->zeros + first, n, step, n_heads * each);
 }
 
 void spl_load_scale_rows(const spl_shape *shape, const spl_scale_tensors *tensors, int64_t head,
                          const int64_t *scale_rows, int64_t n, const spl_codes *codes) {
   const spl_quant *quant = tensors->quant;
   if (quant->n_groups == 0) return;
-  const splitkv_problem *p = &shape->problem;
-  const int64_t head_rows = p->layout == SPLITKV_LAYOUT_HND ? p->page_size_tokens : 1;
-  const int64_t ahead = head * (quant->by_token ? head_rows : quant->folded_stride);
+  const int64_t ahead =
+      head * (quant->by_token ? head_step(&shape->problem) : quant->folded_stride);
   shape->kernels->load_rows(codes, tensors->scales, tensors->zeros, quant->zero,
                             quant->by_token ? scale_rows : NULL, ahead,
                             spl_ceil_div(n, SPL_LANES) * SPL_LANES);
@@ -61,7 +84,7 @@ splitkv_status spl_check_scales(const spl_shape *shape, const splitkv_tensors *t
   const splitkv_problem *p = &shape->problem;
   const bool flag = (p->flags & SPLITKV_FLAG_ZERO_POINTS) != 0;
   const bool k = p->k_scale_mode != SPLITKV_SCALE_NONE, v = p->v_scale_mode != SPLITKV_SCALE_NONE;
-  const int64_t bytes = has_f16_scales(shape) ? sizeof(uint16_t) : sizeof(float);
+  const int64_t bytes = scale_bytes(shape);
   const struct {
     const char *field;
     const void *pointer;

@@ -25,6 +25,11 @@ void spl_begin_codes(const spl_shape *shape, const spl_scale_tensors *tensors, i
 void spl_find_scale_rows(const splitkv_problem *problem, int64_t page, int64_t slot, int64_t n,
                          int64_t *rows);
 
+/* Asks for the scales of n tokens of one page, the first of which has that row, and of n_heads side
+ * by side from `head` on. */
+void spl_ask_for_scales(const spl_shape *shape, const spl_scale_tensors *tensors, int64_t head,
+                        int64_t n_heads, int64_t scale_row, int64_t n);
+
 /* The scales of the n tokens of a tile, n > 0, if the kernels want any; scale_rows has the rows of
  * n rounded up to SPL_LANES. */
 void spl_load_scale_rows(const spl_shape *shape, const spl_scale_tensors *tensors, int64_t head,

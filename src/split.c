@@ -6,11 +6,6 @@
 #include "checked.h"
 #include "rows.h"
 
-/* floor(i * n / count) for 0 <= i <= count, without the product. */
-static int64_t share(int64_t n, int64_t count, int64_t i) {
-  return n / count * i + n % count * i / count;
-}
-
 int64_t spl_n_pieces(const splitkv_problem *problem, int64_t kv_len) {
   if (kv_len == 0) return 0;
   switch (problem->split_policy) {
@@ -23,24 +18,32 @@ int64_t spl_n_pieces(const splitkv_problem *problem, int64_t kv_len) {
   }
 }
 
-/* First token of piece i of kv_len tokens; i == spl_n_pieces gives kv_len. */
-static int64_t piece_start(const splitkv_problem *problem, int64_t kv_len, int64_t i) {
+/* Pieces by rule of more than 0 tokens: piece i < n begins at i * each + floor(i * rest / n). */
+typedef struct piece_rule {
+  int64_t n, each, rest;
+} piece_rule;
+
+static piece_rule rule_of(const splitkv_problem *problem, int64_t kv_len) {
   const int64_t n = spl_n_pieces(problem, kv_len);
-  if (i >= n) return kv_len;
-  if (problem->split_policy == SPLITKV_SPLIT_FIXED_SIZE) return i * problem->split_value;
-  return share(kv_len, n, i);
+  if (problem->split_policy == SPLITKV_SPLIT_FIXED_SIZE)
+    return (piece_rule){n, problem->split_value, 0};
+  return (piece_rule){n, kv_len / n, kv_len % n};
 }
 
-int64_t spl_piece_at(const splitkv_problem *problem, int64_t kv_len, int64_t token) {
-  if (problem->split_policy == SPLITKV_SPLIT_FIXED_SIZE) return token / problem->split_value;
-  /* Pieces are `shorter` tokens long or one more, which leaves few places to look at. */
-  const int64_t n = spl_n_pieces(problem, kv_len);
-  if (n == 1) return 0;
-  const int64_t shorter = kv_len / n;
-  int64_t low = token / (shorter + 1), high = spl_min(n, token / shorter + 1);
+/* First token of piece i of kv_len tokens; i == n gives kv_len. */
+static int64_t piece_start(const piece_rule *rule, int64_t kv_len, int64_t i) {
+  if (i >= rule->n) return kv_len;
+  return i * rule->each + (rule->rest == 0 ? 0 : i * rule->rest / rule->n);
+}
+
+static int64_t piece_at(const piece_rule *rule, int64_t token) {
+  if (rule->n == 1) return 0;
+  if (rule->rest == 0) return token / rule->each;
+  /* Pieces are `each` tokens long or one more, which leaves few places to look at. */
+  int64_t low = token / (rule->each + 1), high = spl_min(rule->n, token / rule->each + 1);
   while (high - low > 1) { /* start(low) <= token < start(high) */
     const int64_t middle = low + (high - low) / 2;
-    if (share(kv_len, n, middle) <= token) {
+    if (piece_start(rule, INT64_MAX, middle) <= token) {
       low = middle;
     } else {
       high = middle;
@@ -49,8 +52,14 @@ int64_t spl_piece_at(const splitkv_problem *problem, int64_t kv_len, int64_t tok
   return low;
 }
 
+int64_t spl_piece_at(const splitkv_problem *problem, int64_t kv_len, int64_t token) {
+  const piece_rule rule = rule_of(problem, kv_len);
+  return piece_at(&rule, token);
+}
+
 int64_t spl_piece_end(const splitkv_problem *problem, int64_t kv_len, int64_t token) {
-  return piece_start(problem, kv_len, spl_piece_at(problem, kv_len, token) + 1);
+  const piece_rule rule = rule_of(problem, kv_len);
+  return piece_start(&rule, kv_len, piece_at(&rule, token) + 1);
 }
 
 int64_t spl_longest_piece(const splitkv_problem *problem, int64_t kv_len) {
@@ -70,17 +79,10 @@ int64_t spl_longest_piece_in(const splitkv_problem *problem, int64_t kv_len, int
   if (problem->split_policy != SPLITKV_SPLIT_FIXED_COUNT) {
     return spl_min(end - first, spl_longest_piece(problem, kv_len));
   }
-  const int64_t n = spl_n_pieces(problem, kv_len), shorter = kv_len / n;
-  const int64_t i = spl_piece_at(problem, kv_len, first);
-  const int64_t j = end == kv_len ? n : spl_piece_at(problem, kv_len, end);
-  return end - first > (j - i) * shorter ? shorter + 1 : shorter;
-}
-
-int64_t spl_slotted_before(const splitkv_problem *problem, int64_t kv_len, bool all, int64_t head,
-                           int64_t token) {
-  const int64_t n = spl_n_pieces(problem, kv_len);
-  if (n < 2 && !all) return 0;
-  return head * n + (token == 0 ? 0 : spl_piece_at(problem, kv_len, token));
+  const piece_rule rule = rule_of(problem, kv_len);
+  const int64_t i = piece_at(&rule, first);
+  const int64_t j = end == kv_len ? rule.n : piece_at(&rule, end);
+  return end - first > (j - i) * rule.each ? rule.each + 1 : rule.each;
 }
 
 /* Cost of one (block, KV head) per weight: its tokens, and a share for each piece; an empty row
@@ -105,46 +107,52 @@ static int64_t cut_token_auto(int64_t kv_len, int64_t token, int64_t slack) {
   return near;
 }
 
-/* The same where the rule cuts: the border of pieces nearest to `cost` into the item. */
-static int64_t cut_token_rule(const splitkv_problem *problem, int64_t kv_len, int64_t cost) {
-  const int64_t n = spl_n_pieces(problem, kv_len);
-  if (n < 2) return cost < kv_len + SPL_PIECE_COST - cost ? 0 : kv_len;
+/* The same where the rule cuts: the border of pieces nearest to `cost` into the item, and to *piece
+ * the number of the one that begins there. */
+static int64_t cut_token_rule(const splitkv_problem *problem, int64_t kv_len, int64_t cost,
+                              int64_t *piece) {
+  *piece = 0;
+  if (kv_len == 0 || spl_n_pieces(problem, kv_len) < 2)
+    return cost < kv_len + SPL_PIECE_COST - cost ? 0 : kv_len;
   /* The first `low` pieces cost at most `cost`, the first `high` more: all but the last piece cost
    * `least`, or that or 1 more. */
-  const bool by_size = problem->split_policy == SPLITKV_SPLIT_FIXED_SIZE;
-  const int64_t least = (by_size ? problem->split_value : kv_len / n) + SPL_PIECE_COST;
-  const int64_t most = least + (!by_size && kv_len % n > 0);
-  int64_t low = spl_min(n - 1, cost / most), high = spl_min(n, cost / least + 1);
+  const piece_rule rule = rule_of(problem, kv_len);
+  const int64_t least = rule.each + SPL_PIECE_COST, n_least = cost / least;
+  int64_t low = spl_min(rule.n - 1, rule.rest == 0 ? n_least : cost / (least + 1));
+  int64_t high = spl_min(rule.n, n_least + 1);
   while (high - low > 1) {
     const int64_t middle = low + (high - low) / 2;
-    if (piece_start(problem, kv_len, middle) + middle * SPL_PIECE_COST <= cost) {
+    if (piece_start(&rule, kv_len, middle) + middle * SPL_PIECE_COST <= cost) {
       low = middle;
     } else {
       high = middle;
     }
   }
-  const int64_t start = piece_start(problem, kv_len, low);
-  const int64_t end = piece_start(problem, kv_len, high);
+  const int64_t start = piece_start(&rule, kv_len, low), end = piece_start(&rule, kv_len, high);
   const int64_t before = start + low * SPL_PIECE_COST, after = end + high * SPL_PIECE_COST;
-  return cost - before < after - cost ? start : end;
+  *piece = cost - before < after - cost ? low : high;
+  return *piece == low ? start : end;
 }
 
 spl_place spl_cut(const splitkv_problem *problem, int64_t block, int64_t kv_len, int64_t cost,
-                  int64_t slack) {
-  int64_t each = 0;
-  (void)item_cost(kv_len, spl_n_pieces(problem, kv_len), &each); /* fits: the block's cost did */
+                  int64_t slack, int64_t *n_before) {
+  const int64_t n_pieces = spl_n_pieces(problem, kv_len);
+  int64_t each = 0, piece = 0;
+  (void)item_cost(kv_len, n_pieces, &each); /* fits: the block's cost did */
   spl_place place = {block, cost / each, 0};
+  *n_before = 0;
   if (place.head >= problem->n_heads_kv) return (spl_place){block + 1, 0, 0};
   if (problem->split_policy == SPLITKV_SPLIT_AUTO) {
     place.token = cut_token_auto(kv_len, spl_min(cost % each, kv_len), slack);
   } else {
-    place.token = cut_token_rule(problem, kv_len, cost % each);
+    place.token = cut_token_rule(problem, kv_len, cost % each, &piece);
   }
-  if (kv_len == 0 || place.token < kv_len) return place;
-  /* The end of an item is the start of the next one. */
-  place.token = 0;
-  place.head++;
-  if (place.head == problem->n_heads_kv) return (spl_place){block + 1, 0, 0};
+  if (kv_len > 0 && place.token == kv_len) { /* the end of an item is the start of the next one */
+    place.token = piece = 0;
+    place.head++;
+    if (place.head == problem->n_heads_kv) return (spl_place){block + 1, 0, 0};
+  }
+  *n_before = place.head * n_pieces + piece;
   return place;
 }
 

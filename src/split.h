@@ -40,20 +40,16 @@ int64_t spl_longest_piece(const splitkv_problem *problem, int64_t kv_len);
 int64_t spl_longest_piece_in(const splitkv_problem *problem, int64_t kv_len, int64_t first,
                              int64_t end);
 
-/* Pieces with a slot that one block has before (head, token), where the rule cuts. A block that is
- * not cut has none, unless all its pieces have slots. */
-int64_t spl_slotted_before(const splitkv_problem *problem, int64_t kv_len, bool all, int64_t head,
-                           int64_t token);
-
 /* Cost of all KV heads of one block, in tokens of a block of one row; n_pieces: spl_n_pieces,
  * weight: spl_block_weight. */
 bool spl_block_cost(const splitkv_problem *problem, int64_t kv_len, int64_t n_pieces,
                     int64_t weight, int64_t *cost);
 
-/* The place nearest to `cost` / weight tokens into block `block` that the policy can cut at. AUTO
- * takes the end of an item that is at most `slack` tokens away instead of cutting the item. */
+/* The place nearest to `cost` / weight tokens into block `block` that the policy can cut at, and to
+ * *n_before the pieces by rule that its block has before it. AUTO takes the end of an item that is
+ * at most `slack` tokens away instead of cutting the item. */
 spl_place spl_cut(const splitkv_problem *problem, int64_t block, int64_t kv_len, int64_t cost,
-                  int64_t slack);
+                  int64_t slack, int64_t *n_before);
 
 /* How many tasks work of this cost is worth, at most n_workers. */
 int64_t spl_n_tasks(const spl_shape *shape, int64_t total_cost, int64_t n_workers);

@@ -181,6 +181,8 @@ typedef struct spl_kernel_set {
    * scales[ahead] for all of them. zeros NULL: they are `zero`. */
   void (*load_rows)(const spl_codes *codes, const void *scales, const int8_t *zeros, float zero,
                     const int64_t *rows, int64_t ahead, int64_t n);
+  /* Asks for n > 0 rows of `bytes` > 0 that lie `step` bytes apart, and will be read soon. */
+  void (*ask_for_rows)(const void *base, int64_t n, int64_t step, int64_t bytes);
 
   /* Stores the rows of one token, all heads, in any dtype of KV and from any of Q. */
   void (*append)(const spl_append_rule *rule, const spl_append_token *token);

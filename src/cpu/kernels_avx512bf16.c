@@ -48,6 +48,7 @@ const spl_kernel_set spl_kernels_avx512bf16 = {
     .append = append,
     .append_end = append_end,
     .load_rows = load_rows,
+    .ask_for_rows = ask_for_rows,
     .probe_multiply_add = probe_dot_products,
     .probe_read = probe_read,
 };

@@ -43,6 +43,7 @@ const spl_kernel_set spl_kernels_avx512vnni = {
     .load_q = {load_q_digits_f32, load_q_digits_f16, load_q_digits_bf16},
     .store_row = {store_row_f32, store_row_f16, store_row_bf16},
     .load_rows = load_rows,
+    .ask_for_rows = ask_for_rows,
     .append = append,
     .append_end = append_end,
     .probe_multiply_add = probe_dot_products,

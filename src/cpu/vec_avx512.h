@@ -318,6 +318,20 @@ VD_HALF_CODES(u4)
 VD_HALF_CODES(i4)
 #undef VD_HALF_CODES
 
+/* Lane t is p[rows[t]]. */
+SPL_INLINE __m128 column_of_four(const float *p, const int64_t *rows) {
+  int64_t row[4];
+  SPL_UNROLL for (int t = 0; t < 4; t++) {
+    row[t] = rows[t];
+    __asm__("" : "+r"(row[t])); /* gcc 12 adds p to vectors of rows, and takes them apart again */
+  }
+  return _mm_set_ps(p[row[3]], p[row[2]], p[row[1]], p[row[0]]);
+}
+SPL_INLINE vf vf_column(const float *p, const int64_t *rows) {
+  return vd_join(_mm256_set_m128(column_of_four(p, rows + 4), column_of_four(p, rows)),
+                 _mm256_set_m128(column_of_four(p, rows + 12), column_of_four(p, rows + 8)));
+}
+
 /* All lanes of a row are the one number at its pointer. */
 SPL_INLINE vd vd_broadcast(const float *p0, const float *p1) {
   return _mm512_mask_broadcastss_ps(_mm512_set1_ps(*p0), 0xff00, _mm_load_ss(p1));

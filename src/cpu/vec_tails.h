@@ -1,5 +1,5 @@
-/* Tails by way of a copy, for vocabularies without masked loads of every element size. Included by
- * vec_<isa>.h behind its whole loads and stores.
+/* Tails and columns by way of a copy, for vocabularies without masked loads of every element size.
+ * Included by vec_<isa>.h behind its whole loads and stores.
  *
  * SPDX-License-Identifier: Apache-2.0 */
 #ifndef SPL_CPU_VEC_TAILS_H
@@ -43,6 +43,14 @@ SPL_INLINE void vf_store_tail(float *p, vf x, int n) {
   float copy[SPL_LANES];
   vf_store(copy, x);
   memcpy(p, copy, (size_t)n * sizeof *p);
+}
+
+/* Lane t is p[rows[t]]. */
+SPL_INLINE vf vf_column(const float *p, const int64_t *rows) {
+  float column[SPL_LANES];
+  for (int t = 0; t < SPL_LANES; t++)
+    column[t] = p[rows[t]];
+  return vf_load(column);
 }
 
 #endif

@@ -245,8 +245,10 @@ static void check_cuts(rng *r) {
   CHECK(piece == spl_n_pieces(&problem, kv_len));
   CHECK(spl_block_cost(&problem, kv_len, spl_n_pieces(&problem, kv_len), 1, &item));
   for (int64_t cost = 0; cost < item; cost++) {
-    const spl_place cut = spl_cut(&problem, 5, kv_len, cost, 0);
+    int64_t n_before = -1;
+    const spl_place cut = spl_cut(&problem, 5, kv_len, cost, 0, &n_before);
     const int64_t token = cut.block == 6 ? kv_len : cut.token;
+    CHECK(n_before == (cut.block == 6 ? 0 : spl_piece_at(&problem, kv_len, token)));
     CHECK_MSG(token == nearest_border(&problem, kv_len, cost), "policy %d:%lld, %lld of %lld: %lld",
               (int)problem.split_policy, (long long)problem.split_value, (long long)cost,
               (long long)kv_len, (long long)token);
