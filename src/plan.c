@@ -284,13 +284,12 @@ static void cut_line(splitkv_plan *plan, int64_t total_cost) {
     int64_t cost = 0;
     (void)spl_block_cost(p, length, pieces, weight, &cost); /* measured before */
     if (has_slots) add_slots(plan, b, pieces);
-    const int64_t slack = each / weight / SPL_SLACK;
     for (; next < n; next++) {
       const int64_t target = each * next + rest * next / n;
       if (target >= before + cost) break;
       int64_t pieces_before = 0;
-      const spl_place cut =
-          spl_cut(p, b, length, (target - before) / weight, slack, &pieces_before);
+      const spl_place cut = spl_cut(p, b, length, (target - before) / weight,
+                                    each / weight / SPL_SLACK, &pieces_before);
       const bool by_rule = has_slots && cut.block == b;
       add_task(plan, &cut, by_rule ? slots + n_rows * pieces_before : plan->n_slots);
     }

@@ -18,27 +18,29 @@ int64_t spl_n_pieces(const splitkv_problem *problem, int64_t kv_len) {
   }
 }
 
-/* Pieces by rule of more than 0 tokens: piece i < n begins at i * each + floor(i * rest / n). */
+/* Pieces by rule of more than 0 tokens: piece i < n begins at i * each + floor(i * rest / n). A
+ * rest that happens to be 0 has no shorter way: planning one token later should take as long. */
 typedef struct piece_rule {
   int64_t n, each, rest;
+  bool by_size; /* rest is always 0 */
 } piece_rule;
 
 static piece_rule rule_of(const splitkv_problem *problem, int64_t kv_len) {
   const int64_t n = spl_n_pieces(problem, kv_len);
   if (problem->split_policy == SPLITKV_SPLIT_FIXED_SIZE)
-    return (piece_rule){n, problem->split_value, 0};
-  return (piece_rule){n, kv_len / n, kv_len % n};
+    return (piece_rule){n, problem->split_value, 0, true};
+  return (piece_rule){n, kv_len / n, kv_len % n, false};
 }
 
 /* First token of piece i of kv_len tokens; i == n gives kv_len. */
 static int64_t piece_start(const piece_rule *rule, int64_t kv_len, int64_t i) {
   if (i >= rule->n) return kv_len;
-  return i * rule->each + (rule->rest == 0 ? 0 : i * rule->rest / rule->n);
+  return i * rule->each + (rule->by_size ? 0 : i * rule->rest / rule->n);
 }
 
 static int64_t piece_at(const piece_rule *rule, int64_t token) {
   if (rule->n == 1) return 0;
-  if (rule->rest == 0) return token / rule->each;
+  if (rule->by_size) return token / rule->each;
   /* Pieces are `each` tokens long or one more, which leaves few places to look at. */
   int64_t low = token / (rule->each + 1), high = spl_min(rule->n, token / rule->each + 1);
   while (high - low > 1) { /* start(low) <= token < start(high) */
@@ -118,7 +120,7 @@ static int64_t cut_token_rule(const splitkv_problem *problem, int64_t kv_len, in
    * `least`, or that or 1 more. */
   const piece_rule rule = rule_of(problem, kv_len);
   const int64_t least = rule.each + SPL_PIECE_COST, n_least = cost / least;
-  int64_t low = spl_min(rule.n - 1, rule.rest == 0 ? n_least : cost / (least + 1));
+  int64_t low = spl_min(rule.n - 1, rule.by_size ? n_least : cost / (least + (rule.rest > 0)));
   int64_t high = spl_min(rule.n, n_least + 1);
   while (high - low > 1) {
     const int64_t middle = low + (high - low) / 2;
