@@ -13,11 +13,12 @@
 #include "batch.h"
 #include "problem.h"
 
-/* Rows of query heads that a block should have: more make a tile's work so large beside its reading
- * that further ones gain nothing. */
-#define SPL_BLOCK_HEADS 64
-/* Most query rows of a block. */
-#define SPL_MAX_BLOCK_ROWS SPL_BLOCK_HEADS
+/* Rows of query heads that a block should have: each block reads all its KV again, from memory
+ * where the shared caches do not hold it, but its state should stay in a second-level cache. */
+#define SPL_BLOCK_HEADS 128
+/* Most query rows of a block: at the diagonal all rows meet the tiles that any of them attends to.
+ */
+#define SPL_MAX_BLOCK_ROWS 64
 
 #define SPL_BALANCED_HEADS 8
 
