@@ -26,6 +26,10 @@ typedef struct spl_quant {
   int64_t n_groups, group_size;    /* scales of a token that a tile holds, and their channels */
 } spl_quant;
 
+/* Most query heads of a KV head whose tiles are walked by strips: more of them wait for
+ * multiplications rather than for memory. */
+#define SPL_STRIP_HEADS 2
+
 typedef struct spl_shape {
   splitkv_problem problem; /* the caller's, in this library's full size */
   const spl_kernel_set *kernels;
@@ -38,6 +42,8 @@ typedef struct spl_shape {
   spl_quant k_quant, v_quant;
   spl_score_rule rule;
   spl_cache_strides k, v;
+  bool is_side_by_side; /* the rows of a token's KV heads lie between it and the next token */
+  bool by_strips;       /* and a query row's heads are few: tiles are walked by strips of tokens */
   int64_t q_request, q_head, out_request, out_head; /* strides, elements */
 } spl_shape;
 
