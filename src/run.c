@@ -170,21 +170,19 @@ static bool find_masks(const run_context *run, const bundle_tile *tile, uint64_t
   return true;
 }
 
-/* Behind the pieces from `first` on that the kernels take together: by strips those that have the
- * same tokens of a tile, else one. */
-static int64_t end_of_run(const run_context *run, const bundle_tile *tile, int64_t first,
-                          int64_t n_tokens) {
+/* Behind the pieces from `first` on that have as many tokens of a tile. */
+static int64_t end_of_equals(const bundle_tile *tile, int64_t first, int64_t n_tokens) {
   const spl_piece *pieces = tile->bundle->pieces.pieces;
-  const int64_t last = tile->first_piece + tile->wide;
   int64_t end = first + 1;
-  if (!spl_walks_strips(&run->plan->shape, tile->bundle->n_rows)) return end;
-  while (end < last && tokens_in_tile(&pieces[end], tile->token) == n_tokens)
+  while (end < tile->first_piece + tile->wide &&
+         tokens_in_tile(&pieces[end], tile->token) == n_tokens)
     end++;
   return end;
 }
 
-/* One tile of all pieces of a bundle that take part in it. Each asks for its share of the tile that
- * follows, whose rows are as wide as the heads that take part there. */
+/* One tile of all pieces of a bundle that take part in it: one by one, or by strips all neighbours
+ * that have the same tokens. Each asks for its share of the tile that follows, whose rows are as
+ * wide as the heads that take part there. */
 static void attend_tile(const run_context *run, const bundle_tile *tile, const bundle_tile *next,
                         spl_group *groups) {
   const spl_shape *shape = &run->plan->shape;
@@ -203,12 +201,11 @@ static void attend_tile(const run_context *run, const bundle_tile *tile, const b
   const int64_t k_step = spl_kv_bytes(shape, shape->k.head);
   const int64_t v_step = spl_kv_bytes(shape, shape->v.head);
   int64_t asked = 0, done = 0;
-  for (int64_t i = tile->first_piece, run_end; done < tile->n_pieces; i = run_end) {
+  for (int64_t i = tile->first_piece, n = 1; done < tile->n_pieces; i += n) {
     t.n_tokens = tokens_in_tile(&pieces[i], tile->token);
-    run_end = i + 1;
+    n = by_strips ? end_of_equals(tile, i, t.n_tokens) - i : 1;
     if (t.n_tokens == 0) continue;
-    run_end = end_of_run(run, tile, i, t.n_tokens);
-    done += run_end - i;
+    done += n;
     const int64_t end = next->n * done / tile->n_pieces;
     t.k_offset = (i - tile->first_piece) * k_step;
     t.v_offset = (i - tile->first_piece) * v_step;
@@ -217,7 +214,7 @@ static void attend_tile(const run_context *run, const bundle_tile *tile, const b
     t.next_v.starts = next->v + asked;
     asked = end;
     if (by_strips) {
-      shape->kernels->attend_strips[p->dtype_kv](&groups[i], run_end - i, &t, k_step, v_step);
+      shape->kernels->attend_strips[p->dtype_kv](&groups[i], n, &t, k_step, v_step);
       continue;
     }
     const int64_t head = pieces[i].head;
