@@ -26,10 +26,6 @@ typedef struct spl_quant {
   int64_t n_groups, group_size;    /* scales of a token that a tile holds, and their channels */
 } spl_quant;
 
-/* Most query heads of a KV head whose tiles are walked by strips: more of them wait for
- * multiplications rather than for memory. */
-#define SPL_STRIP_HEADS 2
-
 typedef struct spl_shape {
   splitkv_problem problem; /* the caller's, in this library's full size */
   const spl_kernel_set *kernels;
