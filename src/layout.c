@@ -30,7 +30,7 @@ int64_t spl_score_stride(int64_t n_tokens) {
 }
 
 static void raise_to(uint8_t *most, int64_t n) {
-  if (n > *most) *most = (uint8_t)n; /* at most SPL_MAX_BLOCK_ROWS */
+  if (n > *most) *most = (uint8_t)n; /* at most SPL_MAX_BLOCK_ROWS or SPL_TILE_TOKENS */
 }
 
 static int64_t q_floats(const spl_shape *shape, int64_t n_rows) {
@@ -51,8 +51,13 @@ void spl_scratch_add(const spl_shape *shape, spl_scratch *scratch, int64_t place
   if (n_tokens == 0) return;
   scratch->n_groups = spl_max(scratch->n_groups, place + 1);
   scratch->max_stride = spl_max(scratch->max_stride, spl_score_stride(n_tokens));
-  scratch->max_scores = spl_max(scratch->max_scores, n_rows * spl_score_stride(n_tokens));
   scratch->max_wide = spl_max(scratch->max_wide, wide_floats(shape, n_rows, n_tokens));
+  if (spl_walks_strips(shape, n_rows)) {
+    raise_to(&scratch->strip_stride[place], spl_score_stride(n_tokens));
+    raise_to(&scratch->has_part[place], n_tokens > SPL_CHUNK_TOKENS);
+  } else {
+    scratch->max_scores = spl_max(scratch->max_scores, n_rows * spl_score_stride(n_tokens));
+  }
   raise_to(&scratch->rows[place], n_rows);
   if (folds(n_tokens)) raise_to(&scratch->folding_rows[place], n_rows);
   const int64_t q_rows = scratch->q_rows[place];
@@ -63,12 +68,13 @@ void spl_scratch_add(const spl_shape *shape, spl_scratch *scratch, int64_t place
 
 static bool same_places(const spl_scratch *a, int64_t i, const spl_scratch *b, int64_t j) {
   return a->rows[i] == b->rows[j] && a->folding_rows[i] == b->folding_rows[j] &&
-         a->q_rows[i] == b->q_rows[j];
+         a->q_rows[i] == b->q_rows[j] && a->strip_stride[i] == b->strip_stride[j] &&
+         a->has_part[i] == b->has_part[j];
 }
 
 bool spl_scratch_same(const spl_scratch *a, const spl_scratch *b) {
   if (a->n_groups != b->n_groups || a->max_stride != b->max_stride ||
-      a->max_scores != b->max_scores) {
+      a->max_scores != b->max_scores || a->max_wide != b->max_wide) {
     return false;
   }
   for (int64_t i = 0; i < a->n_groups; i++) {
@@ -80,17 +86,21 @@ bool spl_scratch_same(const spl_scratch *a, const spl_scratch *b) {
 /* The state of one group: rows in one place, sums in another, so that however many sums there are,
  * the rows of the next group are aligned as these are. */
 static bool place_group(const spl_shape *shape, const spl_scratch *scratch, int64_t place,
-                        unsigned char *rows, unsigned char *sums, spl_group *g, int64_t *row_bytes,
-                        int64_t *sum_bytes) {
+                        unsigned char *rows, unsigned char *sums, spl_group *g,
+                        spl_score_places *places, int64_t *row_bytes, int64_t *sum_bytes) {
   const int64_t heads = scratch->rows[place] * shape->group;
   const int64_t folding_heads = scratch->folding_rows[place] * shape->group;
   const int64_t q = q_floats(shape, scratch->q_rows[place]);
   const spl_kernel_set *kernels = shape->kernels;
+  const int64_t scores = scratch->strip_stride[place] * shape->group;
+  const int64_t part = scratch->has_part[place] * shape->group * shape->dv_padded;
   int64_t acc = 0, folded = 0;
-  void *q_rows, *acc_rows, *hi, *lo, *weight, *rounded, *max;
+  void *q_rows, *score_rows, *part_rows, *acc_rows, *hi, *lo, *weight, *rounded, *max;
   if (!spl_mul(heads, shape->dv_padded, &acc) ||
       !spl_mul(folding_heads, shape->dv_padded, &folded) ||
       !take(rows, row_bytes, q, sizeof(float), &q_rows) ||
+      !take(rows, row_bytes, scores, sizeof(float), &score_rows) ||
+      !take(rows, row_bytes, part, sizeof(float), &part_rows) ||
       !take(rows, row_bytes, acc, sizeof(float), &acc_rows) ||
       !take(rows, row_bytes, folded, sizeof(float), &hi) ||
       !take(rows, row_bytes, folded, sizeof(float), &lo) ||
@@ -103,6 +113,8 @@ static bool place_group(const spl_shape *shape, const spl_scratch *scratch, int6
   g->weight = (double *)weight;
   g->rounded = kernels->rounds_weights ? (double *)rounded : NULL;
   g->q = (float *)q_rows;
+  places->own = scores > 0 ? (float *)score_rows : NULL;
+  places->part = part > 0 ? (float *)part_rows : NULL;
   g->acc = (float *)acc_rows;
   g->sum_hi = (float *)hi;
   g->sum_lo = (float *)lo;
@@ -157,7 +169,7 @@ bool spl_scratch_bytes(const spl_shape *shape, const spl_scratch *scratch, int64
   for (int64_t i = 0; i < scratch->n_groups; i++) {
     if (i == 0 || !same_places(scratch, i, scratch, i - 1)) {
       rows = sums = 0;
-      if (!place_group(shape, scratch, i, NULL, NULL, NULL, &rows, &sums)) return false;
+      if (!place_group(shape, scratch, i, NULL, NULL, NULL, NULL, &rows, &sums)) return false;
     }
     if (!spl_add(*row_bytes, rows, row_bytes) || !spl_add(*sum_bytes, sums, sum_bytes))
       return false;
@@ -166,14 +178,15 @@ bool spl_scratch_bytes(const spl_shape *shape, const spl_scratch *scratch, int64
 }
 
 void spl_scratch_place(const spl_shape *shape, const spl_scratch *scratch, unsigned char *rows,
-                       unsigned char *sums, spl_group *groups) {
+                       unsigned char *sums, spl_group *groups, spl_score_places *places) {
   tile_rows tile = {0};
   int64_t row_bytes = 0, sum_bytes = 0;
   bool fits = place_tile(shape, scratch, rows, &tile, &row_bytes);
   for (int64_t i = 0; i < scratch->n_groups; i++) {
     spl_group *g = &groups[i];
-    fits = fits && place_group(shape, scratch, i, rows, sums, g, &row_bytes, &sum_bytes);
-    g->scores = tile.scores;
+    fits =
+        fits && place_group(shape, scratch, i, rows, sums, g, &places[i], &row_bytes, &sum_bytes);
+    places[i].shared = tile.scores;
     g->wide = tile.wide;
     g->k_codes.row_scales = tile.k.row_scales;
     g->k_codes.row_zeros = tile.k.row_zeros;

@@ -11,20 +11,34 @@
 
 /* Most bytes of one task's scratch that go on the stack. */
 #define SPL_STACK_BYTES (96 * 1024)
-/* Most KV heads that a task walks side by side (src/bundle.h). */
-#define SPL_MAX_BUNDLE 16
+/* Most KV heads that a task walks side by side (src/bundle.h), by strips and by tiles. */
+#define SPL_MAX_BUNDLE 32
+#define SPL_MAX_TILE_BUNDLE 16
 
 /* What the pieces of one task ask of its scratch. Each place in a bundle has a state of its own,
  * for the most query rows of any piece that is walked there, and sums to fold into for the most of
- * any that folds. Scores last for one tile of one piece: all places share them. */
+ * any that folds. Scores last for one tile of one piece: all places share them, but those that are
+ * walked by strips, which have sums of one tile, too. */
 typedef struct spl_scratch {
   int64_t max_stride; /* of scores */
-  int64_t max_scores; /* of one row of heads, times query rows */
+  int64_t max_scores; /* of one row of heads, times query rows; of pieces walked by tiles */
   int64_t max_wide;   /* floats of spl_group.wide */
   int64_t n_groups;   /* places of bundles with tokens: 0 .. SPL_MAX_BUNDLE */
   uint8_t rows[SPL_MAX_BUNDLE], folding_rows[SPL_MAX_BUNDLE];
   uint8_t q_rows[SPL_MAX_BUNDLE]; /* those whose Q is largest: that of more can be smaller */
+  uint8_t strip_stride[SPL_MAX_BUNDLE], has_part[SPL_MAX_BUNDLE]; /* of pieces walked by strips */
 } spl_scratch;
+
+/* Whether pieces of n_rows are walked by strips. */
+static inline bool spl_walks_strips(const spl_shape *shape, int64_t n_rows) {
+  return shape->by_strips && n_rows == 1;
+}
+
+/* Where a group has its scores: all groups in one place where a piece is walked by tiles, each in
+ * its own by strips, and then sums of a tile, too. */
+typedef struct spl_score_places {
+  float *shared, *own, *part;
+} spl_score_places;
 
 /* Adds a piece of n_rows and n_tokens at a place. No tokens need no scratch. */
 void spl_scratch_add(const spl_shape *shape, spl_scratch *scratch, int64_t place, int64_t n_rows,
@@ -41,9 +55,10 @@ bool spl_scratch_bytes(const spl_shape *shape, const spl_scratch *scratch, int64
                        int64_t *sum_bytes);
 
 /* Points the arrays of n_groups groups into memory of those sizes; of `rows`, 64-byte aligned, each
- * vector lies in one line. score_stride and n_heads are left to each piece. */
+ * vector lies in one line. score_stride and n_heads are left to each piece, and scores
+ * and part, which are one or the other of its places. */
 void spl_scratch_place(const spl_shape *shape, const spl_scratch *scratch, unsigned char *rows,
-                       unsigned char *sums, spl_group *groups);
+                       unsigned char *sums, spl_group *groups, spl_score_places *places);
 
 typedef struct spl_region {
   const char *name;

@@ -134,6 +134,8 @@ static spl_scratch most_scratch(const spl_shape *shape, const spl_bundle_limit *
   spl_scratch scratch = {0};
   const int64_t unpacked = (shape->kernels->packed_heads - 1) / shape->group;
   for (int64_t i = limit->heads - 1; i >= 0; i--) {
+    spl_scratch_add(shape, &scratch, i, 1, n_tokens);
+    if (i >= limit->tile_heads) continue;
     const int64_t rows = i == 0 ? max_rows : spl_min(max_rows, limit->rows / (i + 1));
     if (unpacked > 0 && unpacked < rows) spl_scratch_add(shape, &scratch, i, unpacked, n_tokens);
     /* The Q of more heads can be smaller, but grows with each eight of them. */
@@ -148,15 +150,19 @@ static bool most_bytes(const spl_shape *shape, const spl_scratch *scratch, int64
   return spl_scratch_bytes(shape, scratch, &rows, &sums) && spl_add(rows, sums, bytes);
 }
 
+/* Bundles of even size of at most `most` heads. */
+static int64_t even_heads(const splitkv_problem *p, int64_t most) {
+  return spl_ceil_div(p->n_heads_kv, spl_ceil_div(p->n_heads_kv, most));
+}
+
 /* How much is walked side by side: where the rows of a token's heads lie side by side, bundles of
- * even size, as many heads as are worth their memory: this tile and the next one should stay in a
- * second-level cache, and scratch should be kilobytes. It depends on the problem alone, so that
- * scratch never shrinks where pieces grow. */
+ * even size, as many heads as are worth their memory: this tile and the next one, or strips of
+ * them, should stay in a second-level cache, and scratch should be kilobytes. It depends on the
+ * problem alone, so that scratch never shrinks where pieces grow. */
 static spl_bundle_limit choose_bundle(const spl_shape *shape) {
   const splitkv_problem *p = &shape->problem;
-  const bool side_by_side = shape->k.head < shape->k.token && shape->v.head < shape->v.token;
-  const spl_bundle_limit alone = {1, 1};
-  if (!side_by_side || p->n_heads_kv == 1) return alone;
+  const spl_bundle_limit alone = {1, 1, 1};
+  if (!shape->is_side_by_side) return alone;
   const int64_t tile_bytes =
       spl_kv_bytes(shape, SPL_TILE_TOKENS * (p->head_dim + p->head_dim_v)); /* of one head */
   const int64_t by_cache = spl_max(1, SPL_BUNDLE_BYTES / tile_bytes);
@@ -168,9 +174,11 @@ static spl_bundle_limit choose_bundle(const spl_shape *shape) {
   if (!most_bytes(shape, &none, &shared) || !most_bytes(shape, &one, &all)) return alone;
   const int64_t by_scratch =
       spl_max(1, (SPL_BUNDLE_SCRATCH_BYTES - shared) / spl_max(1, all - shared));
-  const int64_t most = spl_min(spl_min(SPL_MAX_BUNDLE, by_cache), by_scratch);
-  const int64_t heads = spl_ceil_div(p->n_heads_kv, spl_ceil_div(p->n_heads_kv, most));
-  return (spl_bundle_limit){heads, spl_max(heads, SPL_BUNDLE_SCRATCH_BYTES / all)};
+  const int64_t by_strips = spl_min(SPL_MAX_BUNDLE, by_scratch);
+  const int64_t by_tiles = spl_min(spl_min(SPL_MAX_TILE_BUNDLE, by_cache), by_scratch);
+  const int64_t tile_heads = even_heads(p, by_tiles);
+  const int64_t heads = shape->by_strips ? even_heads(p, by_strips) : tile_heads;
+  return (spl_bundle_limit){heads, tile_heads, spl_max(heads, SPL_BUNDLE_SCRATCH_BYTES / all)};
 }
 
 /* Scratch of all tasks in the workspace; 0 when one task's scratch fits on the stack. */

@@ -8,20 +8,21 @@
 #include "rows.h"
 #include "split.h"
 
-/* Of KV heads that a task walks side by side: most bytes of K and V in one tile of theirs, and of
- * scratch. */
+/* Of KV heads that a task walks side by side: most bytes of K and V in one tile of theirs, unless
+ * it is walked by strips, and of scratch. */
 #define SPL_BUNDLE_BYTES (512 * 1024)
 #define SPL_BUNDLE_SCRATCH_BYTES (256 * 1024)
 
-/* KV heads that a task walks side by side: at most `heads`, and of blocks of several query rows at
- * most `rows` rows in all. A block may always be walked alone. */
+/* KV heads that a task walks side by side: of blocks of one query row at most `heads`, of several
+ * rows at most `tile_heads` and `rows` rows in all. A block may always be walked alone. */
 typedef struct spl_bundle_limit {
-  int64_t heads, rows; /* 1 <= heads <= rows */
+  int64_t heads, tile_heads, rows; /* 1 <= tile_heads <= heads <= rows */
 } spl_bundle_limit;
 
 static inline int64_t spl_most_heads(const spl_bundle_limit *limit, int64_t n_rows) {
+  if (n_rows == 1) return limit->heads;
   const int64_t by_rows = limit->rows / n_rows;
-  return by_rows < 1 ? 1 : by_rows < limit->heads ? by_rows : limit->heads;
+  return by_rows < 1 ? 1 : by_rows < limit->tile_heads ? by_rows : limit->tile_heads;
 }
 
 /* What one task takes of scratch, and where. */

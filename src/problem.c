@@ -420,8 +420,15 @@ splitkv_status spl_resolve(const splitkv_problem *problem, spl_shape *shape, spl
   const bool has_plain_codes = shape->k_quant.form == SPL_FORM_PLAIN &&
                                shape->v_quant.form == SPL_FORM_PLAIN &&
                                p->k_scale_mode != SPLITKV_SCALE_CHANNEL;
-  return spl_choose_kernels(p->isa, p->arithmetic, p->dtype_kv, has_plain_codes, &shape->kernels,
-                            error);
+  status = spl_choose_kernels(p->isa, p->arithmetic, p->dtype_kv, has_plain_codes, &shape->kernels,
+                              error);
+  if (status != SPLITKV_OK) return status;
+  shape->is_side_by_side =
+      p->n_heads_kv > 1 && shape->k.head < shape->k.token && shape->v.head < shape->v.token;
+  shape->by_strips = shape->is_side_by_side && shape->group <= SPL_STRIP_HEADS &&
+                     (int)p->dtype_kv < SPL_N_PLAIN_DTYPES &&
+                     shape->kernels->attend_strips[p->dtype_kv] != NULL;
+  return SPLITKV_OK;
 }
 
 splitkv_status splitkv_describe(const splitkv_problem *problem, splitkv_error *error) {

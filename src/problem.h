@@ -38,6 +38,8 @@ typedef struct spl_shape {
   spl_quant k_quant, v_quant;
   spl_score_rule rule;
   spl_cache_strides k, v;
+  bool is_side_by_side; /* the rows of a token's KV heads lie between it and the next token */
+  bool by_strips;       /* and a query row's heads are few: tiles are walked by strips of tokens */
   int64_t q_request, q_head, out_request, out_head; /* strides, elements */
 } spl_shape;
 

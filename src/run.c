@@ -138,12 +138,15 @@ static void find_tile(const run_context *run, const row_bundle *b, int64_t token
 /* ── attention over one bundle ──────────────────────────────────────────────────────────────── */
 
 static void begin_group(const run_context *run, const row_bundle *b, const spl_piece *piece,
-                        spl_group *g) {
+                        const spl_score_places *places, spl_group *g) {
   const spl_shape *shape = &run->plan->shape;
   const splitkv_problem *p = &shape->problem;
   g->n_heads = b->n_rows * shape->group;
   g->score_stride = spl_score_stride(piece->end - piece->first);
   g->positions = b->positions;
+  const bool by_strips = spl_walks_strips(shape, b->n_rows);
+  g->scores = by_strips ? places->own : places->shared;
+  g->part = by_strips ? places->part : NULL;
   g->n_tiles = 0;
   g->n_folds = 0;
   if (p->flags & SPLITKV_FLAG_ALIBI) {
@@ -181,8 +184,19 @@ static bool find_masks(const run_context *run, const bundle_tile *tile, uint64_t
   return true;
 }
 
-/* One tile of all pieces of a bundle that take part in it. Each asks for its share of the tile that
- * follows, whose rows are as wide as the heads that take part there. */
+/* Behind the pieces from `first` on that have as many tokens of a tile. */
+static int64_t end_of_equals(const bundle_tile *tile, int64_t first, int64_t n_tokens) {
+  const spl_piece *pieces = tile->bundle->pieces.pieces;
+  int64_t end = first + 1;
+  while (end < tile->first_piece + tile->wide &&
+         tokens_in_tile(&pieces[end], tile->token) == n_tokens)
+    end++;
+  return end;
+}
+
+/* One tile of all pieces of a bundle that take part in it: one by one, or by strips all neighbours
+ * that have the same tokens. Each asks for its share of the tile that follows, whose rows are as
+ * wide as the heads that take part there. */
 static void attend_tile(const run_context *run, const bundle_tile *tile, const bundle_tile *next,
                         spl_group *groups) {
   const spl_shape *shape = &run->plan->shape;
@@ -197,17 +211,26 @@ static void attend_tile(const run_context *run, const bundle_tile *tile, const b
   }
   t.next_k.bytes = spl_kv_bytes(shape, p->head_dim + others * shape->k.head);
   t.next_v.bytes = spl_kv_bytes(shape, p->head_dim_v + others * shape->v.head);
+  const bool by_strips = spl_walks_strips(shape, tile->bundle->n_rows);
+  const int64_t k_step = spl_kv_bytes(shape, shape->k.head);
+  const int64_t v_step = spl_kv_bytes(shape, shape->v.head);
   int64_t asked = 0, done = 0;
-  for (int64_t i = tile->first_piece; done < tile->n_pieces; i++) {
+  for (int64_t i = tile->first_piece, n = 1; done < tile->n_pieces; i += n) {
     t.n_tokens = tokens_in_tile(&pieces[i], tile->token);
+    n = by_strips ? end_of_equals(tile, i, t.n_tokens) - i : 1;
     if (t.n_tokens == 0) continue;
-    const int64_t end = next->n * ++done / tile->n_pieces;
-    t.k_offset = spl_kv_bytes(shape, (i - tile->first_piece) * shape->k.head);
-    t.v_offset = spl_kv_bytes(shape, (i - tile->first_piece) * shape->v.head);
+    done += n;
+    const int64_t end = next->n * done / tile->n_pieces;
+    t.k_offset = (i - tile->first_piece) * k_step;
+    t.v_offset = (i - tile->first_piece) * v_step;
     t.next_k.n = t.next_v.n = end - asked;
     t.next_k.starts = next->k + asked;
     t.next_v.starts = next->v + asked;
     asked = end;
+    if (by_strips) {
+      shape->kernels->attend_strips[p->dtype_kv](&groups[i], n, &t, k_step, v_step);
+      continue;
+    }
     const int64_t head = pieces[i].head;
     spl_load_scale_rows(shape, &run->k_scales, head, tile->scale_rows, t.n_tokens,
                         &groups[i].k_codes);
@@ -325,7 +348,7 @@ static void store_bundle(const run_context *run, const spl_bundle *b, const spl_
 }
 
 static void place_groups(const run_context *run, const spl_task_scratch *where,
-                         unsigned char *scratch, spl_group *groups) {
+                         unsigned char *scratch, spl_group *groups, spl_score_places *places) {
   const spl_shape *shape = &run->plan->shape;
   for (int64_t i = 0; i < where->needs.n_groups; i++) {
     groups[i] = (spl_group){.row_heads = shape->group,
@@ -341,7 +364,8 @@ static void place_groups(const run_context *run, const spl_task_scratch *where,
     spl_describe_codes(shape, &shape->k_quant, &groups[i].k_codes);
     spl_describe_codes(shape, &shape->v_quant, &groups[i].v_codes);
   }
-  spl_scratch_place(shape, &where->needs, scratch + where->rows, scratch + where->sums, groups);
+  spl_scratch_place(shape, &where->needs, scratch + where->rows, scratch + where->sums, groups,
+                    places);
 }
 
 /* The tile after `tile`: of the same bundle, else the first one of `after`, if there is one. */
@@ -359,9 +383,10 @@ static void look_ahead(const run_context *run, const bundle_tile *tile, const ro
 static void run_pieces(const run_context *run, int64_t task, const spl_task_scratch *where,
                        unsigned char *scratch) {
   spl_group groups[SPL_MAX_BUNDLE];
+  spl_score_places places[SPL_MAX_BUNDLE];
   row_bundle bundles[2];
   bundle_tile tiles[2];
-  place_groups(run, where, scratch, groups);
+  place_groups(run, where, scratch, groups, places);
   const spl_walk pieces = spl_walk_task(run->plan, task);
   spl_bundle_walk walk = spl_bundle_begin(&pieces);
   row_bundle *now = &bundles[0], *after = &bundles[1];
@@ -372,7 +397,7 @@ static void run_pieces(const run_context *run, int64_t task, const spl_task_scra
     (void)next_bundle(run->plan, &walk, after);
     const spl_bundle *b = &now->pieces;
     for (int64_t i = 0; i < b->n && b->end > b->first; i++)
-      begin_group(run, now, &b->pieces[i], &groups[i]);
+      begin_group(run, now, &b->pieces[i], &places[i], &groups[i]);
     do { /* once also where there are no tokens: the tile has none, the next one may */
       look_ahead(run, tile, after, next);
       attend_tile(run, tile, next, groups);

@@ -22,6 +22,9 @@
 #define SPL_TILE_TOKENS 64
 /* Tokens whose weighted V rows are added in one chain; chunks are added to a tile's sum. */
 #define SPL_CHUNK_TOKENS 16
+/* Most heads of a group that is walked by strips of tokens, beside others: more of them wait for
+ * multiplications rather than for memory. */
+#define SPL_STRIP_HEADS 2
 /* Tiles whose sums are added plainly before they are folded into the compensated sum. */
 #define SPL_FOLD_TILES 8
 
@@ -91,6 +94,8 @@ typedef struct spl_group {
   float *acc;             /* [n_heads][dv_padded] sum of p * v since the last fold */
   float *sum_hi, *sum_lo; /* [n_heads][dv_padded] folded sums; unset while n_folds == 0 */
   float *scores;          /* [n_heads][score_stride] of one tile */
+  float *part;            /* [n_heads][dv_padded] sum of p * v of a tile's first chunks, or NULL */
+  int64_t n_added;        /* tokens of those chunks */
   float *wide;            /* wide_floats of the kernel set: K of one strip, or NULL */
   double *max;            /* [n_heads] integer m, an f32 value: weights are 2^(score - m) */
   double *weight;         /* [n_heads] sum of the weights */
@@ -166,6 +171,13 @@ typedef struct spl_kernel_set {
   /* Adds one tile to the state. Scores, softmax, P.V; folds after SPL_FOLD_TILES tiles. NULL: the
    * set does not do this storage type. */
   void (*attend[SPL_N_DTYPES])(spl_group *group, const spl_tile *tile);
+  /* The same for n groups of at most SPL_STRIP_HEADS heads whose KV heads lie side by side, strip
+   * of tokens by strip and in each all groups: memory is read in the order of whole rows. The
+   * tile's offsets are those of the first group, k_step and v_step are from one to the next. Each
+   * group has scores of its own and, if its pieces have more than SPL_CHUNK_TOKENS, part. KV is not
+   * quantised. NULL: the set has none. */
+  void (*attend_strips[SPL_N_PLAIN_DTYPES])(spl_group *groups, int64_t n, const spl_tile *tile,
+                                            int64_t k_step, int64_t v_step);
   /* Ends the sum of head h: acc row = all of sum p * v, in f32, with the scales that were taken out
    * of it. Once per head, no tile after it. */
   void (*finish)(const spl_group *group, int64_t h);

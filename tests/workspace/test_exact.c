@@ -109,15 +109,16 @@ static bool check_plan(test_batch *b, const splitkv_plan *plan) {
   return ok;
 }
 
-/* So many query heads that the scratch of KV heads side by side is in the workspace, with pieces on
- * either side of the length from which sums are folded. */
+/* So many query heads, or KV heads walked by strips, that the scratch of KV heads side by side is
+ * in the workspace, with pieces on either side of the length from which sums are folded. */
 static void wide_spec(test_spec *spec, rng *r) {
   static const int64_t around[] = {0, 1, 15, 64, 448, 449, 512};
   test_spec_init(spec);
   splitkv_problem *p = &spec->problem;
-  p->n_heads_kv = rng_range(r, 3, 16);
-  p->n_heads_q = p->n_heads_kv * rng_range(r, 12, 40);
-  p->head_dim = rng_range(r, 20, 48);
+  const bool by_strips = rng_one_in(r, 3);
+  p->n_heads_kv = by_strips ? rng_range(r, 20, 40) : rng_range(r, 3, 16);
+  p->n_heads_q = p->n_heads_kv * (by_strips ? rng_range(r, 1, 2) : rng_range(r, 12, 40));
+  p->head_dim = by_strips ? rng_range(r, 70, 140) : rng_range(r, 20, 48);
   p->head_dim_v = rng_one_in(r, 2) ? p->head_dim : rng_range(r, 20, 64);
   p->scale = 0.2F;
   p->dtype_q = p->dtype_out = p->dtype_kv = (splitkv_dtype)rng_range(r, 0, 2);
