@@ -191,7 +191,9 @@ def check_unsupported(failures, tool, peers):
 
 def check_usage(failures, tool, peers):
     os.mkdir(os.path.join(peers.folder, "folder"))
-    for arguments, parts in ((("--vs", "nobody"), ("--vs nobody", "no such peer")),
+    peers.add("install")
+    for arguments, parts in ((("--vs", "nobody"), ("--vs nobody", "no such peer", "which has ", "good")),
+                             (("--vs", "install"), ("--vs install", "no such peer")),
                              (("--vs", "folder"), ("--vs folder", "no such peer")),
                              (("--vs", ""), ("--vs", "name of a peer")),
                              (("--vs", "../x"), ("--vs ../x", "name of a peer")),

@@ -273,6 +273,30 @@ static int split_choice(const char *text, peer_choice *choice) {
              : TOOL_OK;
 }
 
+/* Whether a name in the folder is that of a peer: a program, but not the one that installs them. */
+static int is_peer(const char *folder, const char *name, char *path, size_t capacity) {
+  snprintf(path, capacity, "%.430s/%s", folder, name);
+  return strcmp(name, "install") != 0 && is_program(path);
+}
+
+/* ", which has A, B, C", as many as there is room for; empty where there are none. */
+static void list_peers(const char *folder, char *list, size_t capacity) {
+  struct dirent **entries = NULL;
+  const int n = scandir(folder, &entries, NULL, alphasort);
+  size_t length = 0;
+  list[0] = '\0';
+  for (int i = 0; i < n; i++) {
+    char path[700];
+    const char *name = entries[i]->d_name;
+    if (is_peer(folder, name, path, sizeof path) && length + strlen(name) + 16 < capacity) {
+      length += (size_t)snprintf(list + length, capacity - length, "%s%s",
+                                 length > 0 ? ", " : ", which has ", name);
+    }
+    free(entries[i]);
+  }
+  free(entries);
+}
+
 int peer_find(const char *text, peer_choice *choice) {
   char folder[440];
   int status = split_choice(text, choice);
@@ -282,10 +306,12 @@ int peer_find(const char *text, peer_choice *choice) {
   if (!find_folder(folder, sizeof folder)) {
     return tool_usage_error("--vs %s: no folder bench/peers here, SPLITKV_PEERS may name it", text);
   }
-  snprintf(choice->path, sizeof choice->path, "%.430s/%s", folder, choice->name);
-  return is_program(choice->path)
-             ? TOOL_OK
-             : tool_usage_error("--vs %s: no such peer in %.200s", text, folder);
+  if (is_peer(folder, choice->name, choice->path, sizeof choice->path)) {
+    return TOOL_OK;
+  }
+  char list[200];
+  list_peers(folder, list, sizeof list);
+  return tool_usage_error("--vs %s: no such peer in %.200s%s", text, folder, list);
 }
 
 /* ── talking ────────────────────────────────────────────────────────────────────────────────── */
