@@ -7,7 +7,7 @@
 #include "split.h"
 
 int64_t spl_block_rows(const splitkv_problem *problem) {
-  const int64_t rows = SPL_BLOCK_HEADS / (problem->n_heads_q / problem->n_heads_kv);
+  const int64_t rows = SPL_BLOCK_ROW_HEADS / (problem->n_heads_q / problem->n_heads_kv);
   return spl_max(1, spl_min(SPL_MAX_BLOCK_ROWS, rows));
 }
 

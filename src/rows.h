@@ -15,7 +15,7 @@
 
 /* Rows of query heads that a block should have: each block reads all its KV again, from memory
  * where the shared caches do not hold it, but its state should stay in a second-level cache. */
-#define SPL_BLOCK_HEADS 128
+#define SPL_BLOCK_ROW_HEADS 128
 /* Most query rows of a block: at the diagonal all rows meet the tiles that any of them attends to.
  */
 #define SPL_MAX_BLOCK_ROWS 64
