@@ -132,6 +132,7 @@ static splitkv_status measure_batch(const spl_shape *shape, const splitkv_batch 
 static spl_scratch most_scratch(const spl_shape *shape, const spl_bundle_limit *limit,
                                 int64_t max_rows, int64_t n_tokens) {
   spl_scratch scratch = {0};
+  /* The most rows whose heads are not packed: the largest Q, where packing makes it smaller. */
   const int64_t unpacked = (shape->kernels->packed_heads - 1) / shape->group;
   for (int64_t i = limit->heads - 1; i >= 0; i--) {
     spl_scratch_add(shape, &scratch, i, 1, n_tokens);
