@@ -16,6 +16,7 @@ typedef __m512 vf;
 #define SPL_VALUE_VECTORS(nh) ((nh) == 1 ? 8 : (nh) < 4 ? 4 : (nh) == 4 ? 3 : 2)
 /* With weights in registers of their own: chunk sums go to memory, once for 16 tokens. */
 #define SPL_WIDE_VALUE_ACC 18
+#define SPL_WIDE_VALUE_HEADS 4
 #define SPL_WIDE_VALUE_VECTORS(nh) ((nh) == 1 ? 8 : (nh) <= 4 ? 4 : 3)
 #define SPL_PACKED_HEADS 40
 #define SPL_PACKED_SCORE_HEADS 8
