@@ -2,9 +2,13 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  *
- * One thread reads 256 MB line by line, with so many multiply-adds after each line, and asks for
- * the line `ahead` bytes further: not at all, into the second-level cache, into the first. Prints
- * GB/s, medians of five rounds that are taken in turn. docs/performance.md quotes it. */
+ * Three things, by one thread over 256 MB; docs/performance.md quotes them:
+ *  - Reading line by line, with so many multiply-adds after each line, while the line `ahead` bytes
+ *    further is asked for: not at all, into the second-level cache, into the first. GB/s, medians
+ * of five rounds that are taken in turn.
+ *  - Which share of 1024 lines is there some time after they were asked for with so many
+ *    multiply-adds between them, one after the other or in random order.
+ *  - How long a request takes that comes upon a page of 4 KB, of a stretch of 64 KB at random. */
 #define _DEFAULT_SOURCE /* madvise */
 
 #include <immintrin.h>
@@ -50,6 +54,145 @@ __attribute__((target("avx512f"))) static double read_once(const char *data, met
     sum = _mm512_add_ps(sum, chain[c]);
   *sink += _mm512_reduce_add_ps(sum);
   return time;
+}
+
+/* ── lost requests, pages ───────────────────────────────────────────────────────────────────── */
+
+enum { BURST = 1024, BURSTS = 60, PROBES = 256, STRETCH = 64 << 10, PAGE = 4096, PAGES = 16 };
+enum { STRETCHES = 2001 };
+#define SETTLE_SECONDS 20e-6 /* of a burst, until what will come has come */
+
+static uint64_t next_random(uint64_t *state) {
+  *state ^= *state << 13;
+  *state ^= *state >> 7;
+  *state ^= *state << 17;
+  return *state;
+}
+
+static void shuffle(int *order, int n, uint64_t *state) {
+  for (int i = 0; i < n; i++)
+    order[i] = i;
+  for (int i = n - 1; i > 0; i--) {
+    const int j = (int)(next_random(state) % (uint64_t)(i + 1)), x = order[i];
+    order[i] = order[j];
+    order[j] = x;
+  }
+}
+
+/* Cycles of the time-stamp counter, with all that came before it done. */
+static uint64_t ticks(void) {
+  unsigned int cpu = 0;
+  _mm_lfence();
+  const uint64_t t = __rdtscp(&cpu);
+  _mm_lfence();
+  return t;
+}
+
+static uint64_t ticks_of_load(const char *p) {
+  const uint64_t start = ticks();
+  (void)*(const volatile char *)p;
+  return ticks() - start;
+}
+
+/* The order of a burst's lines, and whether a line of each page was read before. */
+typedef enum { IN_ORDER, AT_RANDOM, NEW_PAGES, N_BURST_KINDS } burst_kind;
+static const char *const burst_names[N_BURST_KINDS] = {"one after the other", "in random order",
+                                                       "the same, of pages not in the TLB"};
+
+/* A stretch of BURST lines at random. */
+static const char *random_burst(const char *data, burst_kind kind, uint64_t *state) {
+  const char *at = data + next_random(state) % (size_bytes / STRETCH) * STRETCH;
+  for (int i = 0; i < STRETCH && kind != NEW_PAGES; i += PAGE)
+    (void)*(const volatile char *)(at + i + LINE_BYTES * (i / PAGE));
+  return at;
+}
+
+/* Less than `limit` ticks: the line came from a cache. */
+__attribute__((target("avx512f"))) static double share_present(const char *data, method how,
+                                                               int n_fma, burst_kind kind,
+                                                               uint64_t limit, float *sink) {
+  static uint64_t state = 88172645463325252u; /* goes on: what was read lately is in a cache */
+  int order[BURST], probes[BURST], n_present = 0;
+  const __m512 half = _mm512_set1_ps(0.5f);
+  __m512 chain[4] = {half, half, half, half};
+  for (int b = 0; b < BURSTS; b++) {
+    const char *at = random_burst(data, kind, &state);
+    shuffle(order, BURST, &state);
+    shuffle(probes, BURST, &state);
+    for (double start = seconds(); seconds() - start < SETTLE_SECONDS;) {
+    }
+    for (int i = 0; i < BURST; i++) {
+      const char *line = at + LINE_BYTES * (kind == IN_ORDER ? i : order[i]);
+      if (how == INTO_L2) _mm_prefetch(line, _MM_HINT_T1);
+      if (how == INTO_L1) _mm_prefetch(line, _MM_HINT_T0);
+      for (int f = 0; f < n_fma; f += 4) {
+        for (int c = 0; c < 4; c++)
+          chain[c] = _mm512_fmadd_ps(chain[c], half, half);
+      }
+    }
+    for (double start = seconds(); seconds() - start < SETTLE_SECONDS;) {
+    }
+    for (int i = 0; i < PROBES; i++)
+      n_present += ticks_of_load(at + LINE_BYTES * probes[i]) < limit;
+  }
+  for (int c = 0; c < 4; c++)
+    *sink += _mm512_reduce_add_ps(chain[c]);
+  return (double)n_present / (BURSTS * PROBES);
+}
+
+static int compare_ticks(const void *a, const void *b) {
+  const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+  return (x > y) - (x < y);
+}
+
+/* Half of what a line takes that is in no cache. */
+static uint64_t find_limit(const char *data) {
+  uint64_t times[STRETCHES], state = 1234567;
+  for (int i = 0; i < STRETCHES; i++) {
+    const char *at = random_burst(data, IN_ORDER, &state);
+    times[i] = ticks_of_load(at + STRETCH / 2 + PAGE / 2 + LINE_BYTES);
+  }
+  qsort(times, STRETCHES, sizeof times[0], compare_ticks);
+  return times[STRETCHES / 2] / 2;
+}
+
+static void measure_losses(const char *data, float *sink) {
+  const uint64_t limit = find_limit(data);
+  printf("share of %d lines that came, of requests with 0, 4, 8, 16 multiply-adds between them\n",
+         BURST);
+  for (int kind = 0; kind < N_BURST_KINDS; kind++) {
+    for (int m = INTO_L2; m < N_METHODS; m++) {
+      printf("  %-22s", method_names[m]);
+      for (int f = 0; f < N_FMAS; f++) {
+        printf(" %6.2f",
+               share_present(data, (method)m, fmas_per_line[f], (burst_kind)kind, limit, sink));
+      }
+      printf("  %s\n", burst_names[kind]);
+    }
+  }
+}
+
+static void measure_pages(const char *data) {
+  static uint64_t times[PAGES + 1][STRETCHES]; /* the last one is the first page again */
+  uint64_t state = 7654321;
+  for (int i = 0; i < STRETCHES; i++) {
+    const char *at = data + next_random(&state) % (size_bytes / STRETCH) * STRETCH;
+    for (int k = 0; k <= PAGES; k++) {
+      const size_t line = next_random(&state) % (PAGE / LINE_BYTES);
+      const uint64_t start = ticks();
+      _mm_prefetch(at + k % PAGES * PAGE + line * LINE_BYTES, _MM_HINT_T0);
+      times[k][i] = ticks() - start;
+    }
+  }
+  printf("ticks until a request lets go, by page of a stretch of %d, median (90th percentile)\n ",
+         PAGES);
+  for (int k = 0; k <= PAGES; k++) {
+    qsort(times[k], STRETCHES, sizeof times[k][0], compare_ticks);
+    printf(" %s%llu (%llu)", k == PAGES ? "again: " : "",
+           (unsigned long long)times[k][STRETCHES / 2],
+           (unsigned long long)times[k][STRETCHES * 9 / 10]);
+  }
+  printf("\n");
 }
 
 static int compare(const void *a, const void *b) {
@@ -99,6 +242,8 @@ int main(int argc, char **argv) {
   float sink = 0;
   measure(data, 4096, &sink);
   measure(data, 16384, &sink);
+  measure_losses(data, &sink);
+  measure_pages(data);
   free(data);
   return sink < 0;
 }
