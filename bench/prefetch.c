@@ -5,10 +5,12 @@
  * Three things, by one thread over 256 MB; docs/performance.md quotes them:
  *  - Reading line by line, with so many multiply-adds after each line, while the line `ahead` bytes
  *    further is asked for: not at all, into the second-level cache, into the first. GB/s, medians
- * of five rounds that are taken in turn.
- *  - Which share of 1024 lines is there some time after they were asked for with so many
- *    multiply-adds between them, one after the other or in random order.
- *  - How long a request takes that comes upon a page of 4 KB, of a stretch of 64 KB at random. */
+ *    of five rounds that are taken in turn.
+ *  - Which share of the 1024 lines of a stretch is there some time after they were asked for, with
+ *    so many multiply-adds between them, one after the other or in random order.
+ *  - How long a request takes that comes upon a page of 4 KB, of a stretch of 64 KB at random.
+ * The memory is in huge pages where the system has them, which a hypervisor may have split again;
+ * --small-pages: it is not. */
 #define _DEFAULT_SOURCE /* madvise */
 
 #include <immintrin.h>
@@ -58,8 +60,8 @@ __attribute__((target("avx512f"))) static double read_once(const char *data, met
 
 /* ── lost requests, pages ───────────────────────────────────────────────────────────────────── */
 
-enum { BURST = 1024, BURSTS = 60, PROBES = 256, STRETCH = 64 << 10, PAGE = 4096, PAGES = 16 };
-enum { STRETCHES = 2001 };
+enum { STRETCH = 64 << 10, PAGE = 4096, PAGES = STRETCH / PAGE, BURST = STRETCH / LINE_BYTES };
+enum { BURSTS = 60, PROBES = 256, STRETCHES = 2001 };
 #define SETTLE_SECONDS 20e-6 /* of a burst, until what will come has come */
 
 static uint64_t next_random(uint64_t *state) {
@@ -161,8 +163,8 @@ static void measure_losses(const char *data, float *sink) {
   printf("share of %d lines that came, of requests with 0, 4, 8, 16 multiply-adds between them\n",
          BURST);
   for (int kind = 0; kind < N_BURST_KINDS; kind++) {
-    for (int m = INTO_L2; m < N_METHODS; m++) {
-      printf("  %-22s", method_names[m]);
+    for (int m = PLAIN; m < N_METHODS; m++) {
+      printf("  %-22s", m == PLAIN ? "no request" : method_names[m]);
       for (int f = 0; f < N_FMAS; f++) {
         printf(" %6.2f",
                share_present(data, (method)m, fmas_per_line[f], (burst_kind)kind, limit, sink));

@@ -24,6 +24,8 @@ static bool is_quantised;  /* KV in codes, special ones and special scales among
 /* Units of 512 bits or halves of them: what the library believes to have picks the blocks of the
  * set avx512. The linker leads its calls here. */
 static uint32_t turned_bits;
+static const uint32_t turns[] = {0, SPL_CPU_WIDE, SPL_CPU_NEAR, SPL_CPU_WIDE | SPL_CPU_NEAR};
+enum { N_TURNS = sizeof turns / sizeof turns[0] };
 uint32_t __real_spl_cpu_bits(void);
 uint32_t __wrap_spl_cpu_bits(void);
 uint32_t __wrap_spl_cpu_bits(void) {
@@ -73,12 +75,12 @@ static void compare_kernel_sets(test_batch *b, int number) {
   if (CHECK(out && lse)) {
     memcpy(out, b->out.data, b->out.size_bytes);
     memcpy(lse, b->lse.data, b->lse.size_bytes);
-    for (int i = 0; i < 2 * n; ++i) {
-      const splitkv_isa isa = isas[i / 2];
+    for (int i = 0; i < N_TURNS * n; ++i) {
+      const splitkv_isa isa = isas[i / N_TURNS];
       if (test_isa_arithmetic(isa) != SPLITKV_ARITHMETIC_F32) continue;
-      if (i % 2 && isa != SPLITKV_ISA_AVX512) continue;
+      if (i % N_TURNS && isa != SPLITKV_ISA_AVX512) continue;
       b->problem.isa = isa;
-      turned_bits = i % 2 ? SPL_CPU_WIDE | SPL_CPU_NEAR : 0;
+      turned_bits = turns[i % N_TURNS];
       if (test_batch_run(b, NULL) &&
           !CHECK_MSG(same_bytes(b, out, lse), "case %d: %s differs from scalar", number,
                      test_isa_name(isa)))
