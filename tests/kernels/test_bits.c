@@ -21,8 +21,8 @@ enum { N_CASES = 360 };
 static bool with_variants; /* windows, soft-caps, sinks and ALiBi in all combinations */
 static bool is_quantised;  /* KV in codes, special ones and special scales among them */
 
-/* Units of 512 bits or halves of them: what the library believes to have picks the blocks of the
- * set avx512. The linker leads its calls here. */
+/* Units of 512 bits or halves of them, lines asked for near or not: what the library believes to
+ * have picks the blocks of the set avx512. The linker leads its calls here. */
 static uint32_t turned_bits;
 static const uint32_t turns[] = {0, SPL_CPU_WIDE, SPL_CPU_NEAR, SPL_CPU_WIDE | SPL_CPU_NEAR};
 enum { N_TURNS = sizeof turns / sizeof turns[0] };
