@@ -5,7 +5,7 @@
 
 #include "checked.h"
 
-/* Bytes of one partial slot: [group][dv] sums, and [group] pairs (max, weight). */
+/* Bytes of one partial slot: [group][dv] sums, and [group] pairs (lse, weight). */
 static bool slot_bytes(const spl_shape *shape, int64_t *out_bytes, int64_t *state_bytes) {
   return spl_mul(shape->group, shape->problem.head_dim_v * (int64_t)sizeof(float), out_bytes) &&
          spl_mul(shape->group, 2 * (int64_t)sizeof(float), state_bytes);

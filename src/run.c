@@ -305,7 +305,7 @@ static void store_whole(const run_context *run, const spl_piece *piece, const sp
   }
 }
 
-/* A slot: [group][dv] sums in one region, [group] pairs (max, weight) in the other. The slots of a
+/* A slot: [group][dv] sums in one region, [group] pairs (lse, weight) in the other. The slots of a
  * piece lie one after another: h counts the heads of all its rows. */
 static float *slot_out(const run_context *run, int64_t slot, int64_t h) {
   const spl_shape *shape = &run->plan->shape;
@@ -327,8 +327,8 @@ static void store_partial(const run_context *run, const spl_piece *piece, const 
     memcpy(slot_out(run, piece->slot, h), g->acc + h * shape->dv_padded,
            (size_t)shape->problem.head_dim_v * sizeof(float));
     float *state = slot_state(run, piece->slot, h);
-    state[0] = (float)g->max[h];
     state[1] = (float)g->weight[h];
+    state[0] = spl_lse((float)g->max[h], state[1]);
   }
 }
 
@@ -450,8 +450,7 @@ typedef struct row_pieces {
 
 static float largest_lse(const run_context *run, const row_pieces *pieces, int64_t h, float most) {
   for (int64_t s = 0; s < pieces->n; s++) {
-    const float *state = slot_state(run, pieces->slot + s * pieces->stride, h);
-    const float lse = spl_lse(state[0], state[1]);
+    const float lse = slot_state(run, pieces->slot + s * pieces->stride, h)[0];
     if (lse > most) most = lse;
   }
   return most;
@@ -463,7 +462,7 @@ static void add_pieces(const run_context *run, const row_pieces *pieces, int64_t
     const int64_t slot = pieces->slot + s * pieces->stride;
     const float *state = slot_state(run, slot, h);
     spl_combine_add(sum, slot_out(run, slot, h), run->plan->shape.problem.head_dim_v, state[1],
-                    spl_lse(state[0], state[1]), max_lse);
+                    state[0], max_lse);
   }
 }
 
