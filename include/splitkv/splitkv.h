@@ -218,8 +218,9 @@ typedef enum splitkv_index_type { SPLITKV_I32 = 0, SPLITKV_I64 = 1 } splitkv_ind
 
 typedef enum splitkv_split_policy {
   /* Equal work for each worker; at most 2 partial slots per worker whatever the batch, times the
-   * query rows that are walked together where requests have several. A shared prefix takes slots
-   * for each of its rows. */
+   * query rows that are walked together where requests have several, or times n_heads_kv in decode
+   * where the KV heads of a token lie side by side: there a cut goes through all of them, so that
+   * each worker reads whole rows. A shared prefix takes slots for each of its rows. */
   SPLITKV_SPLIT_AUTO = 0,
   /* Cuts every split_value tokens from the first one attended to (token 0, or where a window or a
    * chunk begins): a row's bits depend on its request alone, and without these on that row alone.
