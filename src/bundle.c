@@ -29,7 +29,7 @@ static bool joins(const spl_bundle *b, const spl_piece *piece) {
 /* Most pieces of the bundle that `first` begins: those of the block that the walk has yet to
  * reach, in bundles of even size. */
 static int64_t most_pieces(const spl_walk *walk, const spl_piece *first) {
-  const bool ends_here = walk->end.block == first->block;
+  const bool ends_here = walk->end.block == first->block && !spl_is_level(walk->plan, first->block);
   const int64_t end =
       ends_here ? walk->end.head + (walk->end.token > 0) : walk->plan->shape.problem.n_heads_kv;
   return spl_bundle_width(walk->plan, first->block, end - first->head);

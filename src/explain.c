@@ -25,10 +25,11 @@ static task_work before_place(const splitkv_plan *plan, const spl_place *place) 
     in_head = spl_piece_at(p, length, place->token);
   }
   const double weight = (double)spl_block_weight(&plan->shape, plan->blocks[place->block].n_rows);
-  const int64_t kv_tokens = place->head * length + place->token;
-  const int64_t n_pieces = place->head * spl_max(n, 1) + in_head;
+  const int64_t abreast = spl_cut_heads(plan, place->block);
+  const int64_t kv_tokens = place->head * length + abreast * place->token;
+  const int64_t n_pieces = place->head * spl_max(n, 1) + abreast * in_head;
   return (task_work){.kv_tokens = kv_tokens,
-                     .n_splits = place->head * n + in_head,
+                     .n_splits = place->head * n + abreast * in_head,
                      .cost = weight * ((double)kv_tokens + (double)n_pieces * SPL_PIECE_COST)};
 }
 
@@ -53,9 +54,10 @@ static task_work measure_task(const splitkv_plan *plan, int64_t task) {
   const task_work skipped = before_place(plan, &start);
   add_work(&work, &skipped, -1);
   if (start.token > 0 && spl_rule(plan, start.block)->split_policy == SPLITKV_SPLIT_AUTO) {
-    work.n_splits++; /* the rest of a piece that started in another task */
-    work.cost +=
-        SPL_PIECE_COST * (double)spl_block_weight(&plan->shape, plan->blocks[start.block].n_rows);
+    const int64_t n = spl_cut_heads(plan, start.block); /* rests of pieces of another task */
+    work.n_splits += n;
+    work.cost += SPL_PIECE_COST * (double)n *
+                 (double)spl_block_weight(&plan->shape, plan->blocks[start.block].n_rows);
   }
   return work;
 }

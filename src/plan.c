@@ -26,6 +26,7 @@ typedef struct measure {
   int64_t max_cut_rows; /* of blocks that AUTO may cut */
   int64_t n_slots;      /* where the rule cuts; for AUTO the most that n_workers can make */
   int64_t n_merge_runs; /* most */
+  bool cuts_level;
   spl_bundle_limit limit;
   spl_scratch most_scratch; /* of one task */
   int64_t stack_bytes;      /* of one task's scratch; 0: it is in the workspace */
@@ -121,10 +122,6 @@ static splitkv_status measure_batch(const spl_shape *shape, const splitkv_batch 
       return fail_overflow(error, "batch.kv_lens", block.end);
     m->n_merge_runs -= block.is_prefix; /* its rows are merged with their own blocks */
   }
-  if (shape->problem.split_policy == SPLITKV_SPLIT_AUTO && m->max_cut_rows > 0) {
-    m->n_slots += 2 * (batch->n_workers - 1) * m->max_cut_rows;
-    m->n_merge_runs += batch->n_workers - 1;
-  }
   return SPLITKV_OK;
 }
 
@@ -182,6 +179,16 @@ static spl_bundle_limit choose_bundle(const spl_shape *shape) {
   return (spl_bundle_limit){heads, tile_heads, spl_max(heads, SPL_BUNDLE_SCRATCH_BYTES / all)};
 }
 
+/* What the cuts of AUTO add to what was measured: the most that n_workers can make. */
+static void measure_cuts(const spl_shape *shape, int64_t n_workers, measure *m) {
+  if (shape->problem.split_policy != SPLITKV_SPLIT_AUTO || m->max_cut_rows == 0) return;
+  const int64_t task_cost = m->total_cost / spl_n_tasks(shape, m->total_cost, n_workers);
+  m->cuts_level = spl_cuts_level(&shape->problem, m->limit.heads, task_cost);
+  const int64_t heads = m->cuts_level ? shape->problem.n_heads_kv : 1;
+  m->n_slots += 2 * (n_workers - 1) * spl_max(m->max_cut_rows, heads);
+  m->n_merge_runs += n_workers - 1;
+}
+
 /* Scratch of all tasks in the workspace; 0 when one task's scratch fits on the stack. */
 static bool scratch_bound(const spl_shape *shape, const spl_bundle_limit *limit, int64_t max_rows,
                           int64_t longest_piece, int64_t n_workers, spl_scratch *most,
@@ -237,17 +244,20 @@ static void add_merge(splitkv_plan *plan, int64_t block, int64_t head, int64_t n
   plan->n_merge_pairs += n_heads * plan->blocks[block].n_rows;
 }
 
-/* AUTO: a cut inside an item splits it once more. The piece before the cut keeps its slots. */
-static void split_item(splitkv_plan *plan, const spl_place *cut) {
+/* AUTO: a cut inside an item, or all of a level block, splits it once more. The pieces before the
+ * cut keep their slots. Returns the first slot behind the cut. */
+static int64_t split_items(splitkv_plan *plan, const spl_place *cut) {
   spl_merge_run *last = plan->n_merge_runs > 0 ? &plan->merges[plan->n_merge_runs - 1] : NULL;
-  const int64_t n_rows = plan->blocks[cut->block].n_rows;
+  const int64_t n_heads = spl_cut_heads(plan, cut->block);
+  const int64_t slots = n_heads * plan->blocks[cut->block].n_rows;
   if (last != NULL && last->block == cut->block && last->head == cut->head) {
     last->n_splits++;
-    plan->n_slots += n_rows;
-    return;
+  } else {
+    add_merge(plan, cut->block, cut->head, n_heads, plan->n_slots, 2);
+    plan->n_slots += slots;
   }
-  add_merge(plan, cut->block, cut->head, 1, plan->n_slots, 2);
-  plan->n_slots += 2 * n_rows;
+  plan->n_slots += slots;
+  return plan->n_slots - slots;
 }
 
 static bool same_place(const spl_place *a, const spl_place *b) {
@@ -260,8 +270,7 @@ static void add_task(splitkv_plan *plan, const spl_place *cut, int64_t slot) {
   if (same_place(&plan->tasks[plan->n_tasks - 1].start, cut)) return;
   if (cut->block >= plan->n_blocks) return;
   if (cut->token > 0 && spl_rule(plan, cut->block)->split_policy == SPLITKV_SPLIT_AUTO) {
-    split_item(plan, cut);
-    slot = plan->n_slots - plan->blocks[cut->block].n_rows;
+    slot = split_items(plan, cut);
   }
   spl_task *task = &plan->tasks[plan->n_tasks++]; /* its scratch is set later, if at all */
   task->start = *cut;
@@ -297,8 +306,10 @@ static void cut_line(splitkv_plan *plan, int64_t total_cost) {
       const int64_t target = each * next + rest * next / n;
       if (target >= before + cost) break;
       int64_t pieces_before = 0;
-      const spl_place cut = spl_cut(p, b, length, (target - before) / weight,
-                                    each / weight / SPL_SLACK, &pieces_before);
+      const int64_t into = (target - before) / weight, slack = each / weight / SPL_SLACK;
+      const spl_place cut = spl_is_level(plan, b)
+                                ? spl_cut_level(p, b, length, into, slack)
+                                : spl_cut(p, b, length, into, slack, &pieces_before);
       const bool by_rule = has_slots && cut.block == b;
       add_task(plan, &cut, by_rule ? slots + n_rows * pieces_before : plan->n_slots);
     }
@@ -422,6 +433,7 @@ static void make_plan(splitkv_plan *plan, const spl_shape *shape, const splitkv_
   plan->n_workers = batch->n_workers;
   plan->n_attended = m->total_tokens;
   plan->limit = m->limit;
+  plan->cuts_level = m->cuts_level;
   int64_t bytes = 0;
   (void)place_plan(batch->n_requests, m->n_blocks, batch->n_workers, m->n_merge_runs, plan, &bytes);
   list_blocks(plan, batch);
@@ -457,6 +469,7 @@ static splitkv_status prepare(const splitkv_problem *problem, const splitkv_batc
   int64_t scratch = 0;
   spl_workspace workspace;
   m->limit = choose_bundle(shape);
+  measure_cuts(shape, batch->n_workers, m);
   if (!scratch_bound(shape, &m->limit, m->max_block_rows, m->longest_piece, batch->n_workers,
                      &m->most_scratch, &m->stack_bytes, &scratch) ||
       !spl_workspace_layout(shape, m->n_slots, scratch, &workspace) ||
@@ -671,7 +684,7 @@ splitkv_status splitkv_get_sizes(const splitkv_problem *problem, const splitkv_l
   int64_t n_slots = 0, stack = 0, scratch = 0, plan_bytes = 0;
   spl_scratch most;
   spl_workspace workspace;
-  if (!spl_slot_bound(p, &l, &n_slots) ||
+  if (!spl_slot_bound(p, &l, bundle.heads, &n_slots) ||
       !scratch_bound(
           &shape, &bundle,
           spl_min(spl_max(l.max_q_rows_per_request, l.max_prefix_rows), spl_block_rows(p)),
@@ -697,18 +710,21 @@ bool spl_walk_next(spl_walk *walk, spl_piece *piece) {
   const spl_place at = walk->at;
   const splitkv_problem *p = spl_rule(walk->plan, at.block);
   const int64_t length = spl_attended(walk->plan, at.block);
+  const bool is_level = spl_is_level(walk->plan, at.block);
   int64_t end = length == 0 ? 0 : spl_piece_end(p, length, at.token);
-  if (walk->end.block == at.block && walk->end.head == at.head) {
+  if (walk->end.block == at.block && (is_level || walk->end.head == at.head)) {
     end = spl_min(end, walk->end.token);
   }
   const bool whole = at.token == 0 && end == length && !walk->plan->blocks[at.block].is_shared;
   *piece = (spl_piece){at.block, at.head, at.token, end, whole ? -1 : walk->slot};
   if (!whole) walk->slot += walk->plan->blocks[at.block].n_rows;
 
+  if (is_level && ++walk->at.head < p->n_heads_kv) return true; /* the same tokens */
   walk->at.token = end;
+  if (is_level) walk->at.head = 0;
   if (end < length) return true;
   walk->at.token = 0;
-  if (++walk->at.head < p->n_heads_kv) return true;
+  if (!is_level && ++walk->at.head < p->n_heads_kv) return true;
   walk->at.head = 0;
   walk->at.block++;
   return true;

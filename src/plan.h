@@ -39,7 +39,8 @@ typedef struct spl_task {
 } spl_task;
 
 /* Cut (block, KV head) pairs whose slots lie one after another: heads [head, head + n_heads) of one
- * block, n_splits pieces each, of each piece a slot for each row. The pieces of a shared prefix
+ * block, n_splits pieces each, of each piece a slot for each row: the pieces of a head one after
+ * another, or of a level block those of all heads between two cuts. The pieces of a shared prefix
  * come before them. */
 typedef struct spl_merge_run {
   int64_t block, head, n_heads;
@@ -62,6 +63,7 @@ struct splitkv_plan {
   int64_t n_merge_pairs;
   int64_t n_merge_tasks;  /* that share the rows of all merge pairs; 0 when there are none */
   int64_t n_attended;     /* tokens that some row attends to, of all blocks */
+  bool cuts_level;        /* blocks of one query row */
   spl_bundle_limit limit; /* of bundles */
   int64_t stack_bytes;    /* of one task's scratch; 0 when it is in the workspace */
   spl_task_scratch stack; /* of every task, unless it is in the workspace */
@@ -87,6 +89,16 @@ static inline int64_t spl_attended(const splitkv_plan *plan, int64_t block) {
 /* The problem whose policy cuts a block. */
 static inline const splitkv_problem *spl_rule(const splitkv_plan *plan, int64_t block) {
   return plan->blocks[block].is_shared ? &plan->shared_rule : &plan->shape.problem;
+}
+
+/* Whether all KV heads of a block are cut at one token. */
+static inline bool spl_is_level(const splitkv_plan *plan, int64_t block) {
+  return plan->cuts_level && plan->blocks[block].n_rows == 1 && !plan->blocks[block].is_shared;
+}
+
+/* KV heads that a cut in a block goes through. */
+static inline int64_t spl_cut_heads(const splitkv_plan *plan, int64_t block) {
+  return spl_is_level(plan, block) ? plan->shape.problem.n_heads_kv : 1;
 }
 
 /* One piece of work. */

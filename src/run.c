@@ -483,8 +483,10 @@ static void merge_head(const run_context *run, const spl_merge_run *m, int64_t h
   const spl_block *block = &run->plan->blocks[m->block];
   const int64_t n = shape->problem.head_dim_v;
   const row_pieces before = pieces_of_prefix(run->plan, block, head, i);
-  const row_pieces own = {m->slot + (head - m->head) * m->n_splits * block->n_rows + i,
-                          block->n_rows, m->n_splits};
+  const bool is_level = spl_is_level(run->plan, m->block);
+  const int64_t n_before = (head - m->head) * (is_level ? 1 : m->n_splits); /* pieces */
+  const row_pieces own = {m->slot + n_before * block->n_rows + i,
+                          block->n_rows * (is_level ? m->n_heads : 1), m->n_splits};
   const float sink = sink_of(run, head * shape->group + h);
   float max_lse = sink > -INFINITY ? sink : -INFINITY;
   max_lse = largest_lse(run, &own, h, largest_lse(run, &before, h, max_lse));

@@ -158,6 +158,19 @@ spl_place spl_cut(const splitkv_problem *problem, int64_t block, int64_t kv_len,
   return place;
 }
 
+spl_place spl_cut_level(const splitkv_problem *problem, int64_t block, int64_t kv_len, int64_t cost,
+                        int64_t slack) {
+  const int64_t n = problem->n_heads_kv;
+  const int64_t token = cut_token_auto(kv_len, spl_min(cost / n, kv_len), slack / n);
+  if (token == kv_len && kv_len > 0) return (spl_place){block + 1, 0, 0};
+  return (spl_place){block, 0, token};
+}
+
+bool spl_cuts_level(const splitkv_problem *problem, int64_t abreast, int64_t task_cost) {
+  return problem->split_policy == SPLITKV_SPLIT_AUTO && problem->n_heads_kv > 1 &&
+         abreast == problem->n_heads_kv && task_cost / abreast >= SPL_LEVEL_TOKENS;
+}
+
 int64_t spl_n_tasks(const spl_shape *shape, int64_t total_cost, int64_t n_workers) {
   /* A task should be worth waking a thread for: some microseconds, which is about 64 KiB of reading
    * or a million multiply-adds. */
@@ -198,7 +211,21 @@ static int64_t pieces_if_cut(const splitkv_problem *problem, int64_t kv_len) {
   return n > 1 ? n : 0;
 }
 
-bool spl_slot_bound(const splitkv_problem *problem, const splitkv_limits *limits,
+/* Most slots of AUTO's cuts: each of workers - 1 ends one piece and starts another, of all query
+ * rows of a block or, in a level block, of all KV heads; tasks of level blocks have a least size.
+ */
+static int64_t auto_bound(const splitkv_problem *problem, const splitkv_limits *limits,
+                          int64_t abreast) {
+  const int64_t rows = limits->max_q_rows_per_request, workers = limits->max_workers;
+  const int64_t n = 2 * (workers - 1) * spl_min(rows, spl_block_rows(problem));
+  if (!spl_cuts_level(problem, abreast, INT64_MAX)) return n;
+  int64_t tokens = limits->max_kv_tokens_total;
+  if (rows > 1 || !spl_mul_add(limits->max_requests, SPL_PIECE_COST, &tokens)) tokens = INT64_MAX;
+  const int64_t tasks = spl_max(1, spl_min(workers, tokens / SPL_LEVEL_TOKENS));
+  return spl_max(n, 2 * (tasks - 1) * problem->n_heads_kv);
+}
+
+bool spl_slot_bound(const splitkv_problem *problem, const splitkv_limits *limits, int64_t abreast,
                     int64_t *n_slots) {
   const int64_t longest = spl_min(limits->max_kv_tokens_per_request, limits->max_kv_tokens_total);
   const int64_t rows = limits->max_q_rows_per_request;
@@ -207,8 +234,8 @@ bool spl_slot_bound(const splitkv_problem *problem, const splitkv_limits *limits
   *n_slots = 0;
   if (limits->max_requests == 0 || rows == 0) return true;
   switch (problem->split_policy) {
-  case SPLITKV_SPLIT_AUTO: /* each of workers - 1 cuts ends one piece and starts another */
-    n = 2 * (limits->max_workers - 1) * spl_min(rows, spl_block_rows(problem));
+  case SPLITKV_SPLIT_AUTO:
+    n = auto_bound(problem, limits, abreast);
     if (longest <= SPL_CUT_TOKENS) return true;
     if (!spl_prefix_slots(problem, limits->max_prefix_rows, limits->max_workers, n_slots))
       return false;

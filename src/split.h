@@ -4,8 +4,8 @@
  *
  * Work lies in one line: blocks of query rows ascending, in each its KV heads, in each its tokens.
  * A piece is a contiguous range of tokens of one (block, KV head); a task is a contiguous range of
- * pieces.
- */
+ * pieces. In a level block the heads lie abreast, and a cut goes through all of them at one token:
+ * where rows of KV hold all heads of a token, each task then reads whole rows. */
 #ifndef SPL_SPLIT_H
 #define SPL_SPLIT_H
 
@@ -17,8 +17,12 @@
 #define SPL_CUT_TOKENS 64
 /* What a piece costs beside its tokens, in tokens. */
 #define SPL_PIECE_COST 16
+/* Tokens of all KV heads that make level cuts even enough for a task: half of SPL_CUT_TOKENS is 6 %
+ * of them. */
+#define SPL_LEVEL_TOKENS 512
 
-/* A place in the line: before token `token` of KV head `head` of block `block`. */
+/* A place in the line: before token `token` of KV head `head` of block `block`; of a level block,
+ * of all its heads, with head 0. */
 typedef struct spl_place {
   int64_t block, head, token;
 } spl_place;
@@ -51,11 +55,21 @@ bool spl_block_cost(const splitkv_problem *problem, int64_t kv_len, int64_t n_pi
 spl_place spl_cut(const splitkv_problem *problem, int64_t block, int64_t kv_len, int64_t cost,
                   int64_t slack, int64_t *n_before);
 
+/* The same in a level block, which AUTO alone has. */
+spl_place spl_cut_level(const splitkv_problem *problem, int64_t block, int64_t kv_len, int64_t cost,
+                        int64_t slack);
+
+/* Whether blocks of one query row are level where a task has so much of the line: where `abreast`
+ * heads that a task walks side by side are all there are. */
+bool spl_cuts_level(const splitkv_problem *problem, int64_t abreast, int64_t task_cost);
+
 /* How many tasks work of this cost is worth, at most n_workers. */
 int64_t spl_n_tasks(const spl_shape *shape, int64_t total_cost, int64_t n_workers);
 
 /* Most partial slots that any batch within the limits needs, in closed form; false on overflow. The
- * limits are of tokens attended to, and their counts of query rows are filled in. */
-bool spl_slot_bound(const splitkv_problem *problem, const splitkv_limits *limits, int64_t *n_slots);
+ * limits are of tokens attended to, and their counts of query rows are filled in. abreast: as of
+ * spl_cuts_level. */
+bool spl_slot_bound(const splitkv_problem *problem, const splitkv_limits *limits, int64_t abreast,
+                    int64_t *n_slots);
 
 #endif

@@ -4,8 +4,9 @@
  *
  * FIXED_SIZE and NONE: the batch around the row, the order of requests, the number of workers, the
  * pool, the page size, the table, the layout. AUTO and FIXED_COUNT: the pool.
- * Every policy: the layout, in which a task walks KV heads side by side or one by one. Arguments:
- * [number of problems [first seed]]. */
+ * Every policy: the layout, in which a task walks KV heads side by side or one by one, unless AUTO
+ * cuts them side by side, too. Arguments: [number of problems [first seed]]. */
+#include "../../src/plan.h"
 #include "batch.h"
 #include "check.h"
 
@@ -122,6 +123,21 @@ static void paged_otherwise(const test_spec *spec, const rows *k, rng *r) {
   }
 }
 
+/* Whether AUTO cuts this problem through all KV heads at one token, as it does in some layouts. */
+static bool is_cut_level(const test_spec *spec) {
+  test_batch b;
+  test_batch_build(&b, spec);
+  splitkv_plan *plan = NULL;
+  const bool is_level =
+      CHECK(splitkv_plan_create(&b.problem, &b.batch, NULL, &plan, NULL) == SPLITKV_OK) &&
+      plan->cuts_level;
+  splitkv_plan_destroy(plan);
+  test_batch_destroy(&b);
+  return is_level;
+}
+
+static int64_t n_level, n_as_before; /* AUTO's plans of problems laid out otherwise */
+
 static void laid_out_otherwise(const test_spec *spec, const rows *k) {
   static test_spec other;
   for (int layout = 0; layout < 3; ++layout)
@@ -134,7 +150,11 @@ static void laid_out_otherwise(const test_spec *spec, const rows *k) {
       other.stride_pad = 2 * kind;
       other.problem.q_stride_head = other.problem.head_dim + layout;
       other.problem.q_stride_request = other.problem.n_heads_q * other.problem.q_stride_head + kind;
-      judge(&other, NULL, k, NULL, "layout");
+      const bool is_auto = other.problem.split_policy == SPLITKV_SPLIT_AUTO;
+      const bool is_level = is_auto && is_cut_level(&other);
+      n_level += is_level;
+      n_as_before += is_auto && !is_level;
+      if (!is_level) judge(&other, NULL, k, NULL, "layout");
     }
 }
 
@@ -246,6 +266,37 @@ static void side_by_side(rng *r, bool large) {
   test_batch_destroy(&b);
 }
 
+/* AUTO's cuts through all KV heads are those that FIXED_SIZE makes of as many tokens, and the slots
+ * are found again. */
+static void level_cuts(rng *r) {
+  static test_spec spec;
+  test_spec_init(&spec);
+  splitkv_problem *p = &spec.problem;
+  p->n_heads_kv = rng_range(r, 2, 9);
+  p->n_heads_q = p->n_heads_kv * rng_range(r, 1, 5);
+  p->head_dim = p->head_dim_v = rng_range(r, 16, 70);
+  p->page_size_tokens = rng_range(r, 1, 200);
+  p->dtype_q = p->dtype_out = p->dtype_kv = (splitkv_dtype)rng_range(r, 0, 2);
+  const int64_t n_workers = rng_range(r, 2, 6), each = 64 * rng_range(r, 9, 14);
+  test_spec_requests(&spec, 1, n_workers * each - rng_range(r, 0, 30));
+  p->split_policy = SPLITKV_SPLIT_FIXED_SIZE;
+  p->split_value = each;
+  p->layout = SPLITKV_LAYOUT_HND;
+  test_batch b;
+  test_batch_build(&b, &spec);
+  if (test_batch_run(&b, NULL)) {
+    rows k = keep(&b);
+    p->split_policy = SPLITKV_SPLIT_AUTO;
+    p->split_value = 0;
+    p->layout = SPLITKV_LAYOUT_NHD;
+    spec.n_workers = n_workers;
+    CHECK(is_cut_level(&spec));
+    judge(&spec, pools[rng_range(r, 0, N_POOLS - 1)], &k, NULL, "level cuts");
+    forget(&k);
+  }
+  test_batch_destroy(&b);
+}
+
 int main(int argc, char **argv) {
   static const int64_t n_threads[] = {1, 2, 3, 7};
   const int64_t n = argc > 1 ? strtoll(argv[1], NULL, 10) : 60;
@@ -263,6 +314,11 @@ int main(int argc, char **argv) {
   for (int64_t i = 0; i < 3 * n && check_failures() == 0; ++i) {
     rng r = {~(first + (uint64_t)i)};
     side_by_side(&r, i % 12 == 0);
+  }
+  CHECK(n_level > n / 10 && n_as_before > n);
+  for (int64_t i = 0; i < n && check_failures() == 0; ++i) {
+    rng r = {~(first + (uint64_t)i)};
+    level_cuts(&r);
   }
   static test_spec spec;
   for (int64_t i = 0; i < n && check_failures() == 0; ++i) {

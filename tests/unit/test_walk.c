@@ -34,7 +34,7 @@ static splitkv_plan *random_plan(rng *r, splitkv_problem *problem, int64_t *kv_l
   splitkv_batch batch;
   splitkv_batch_init(&batch);
   batch.n_requests = rng_range(r, 0, MAX_REQUESTS);
-  batch.n_workers = rng_range(r, 1, 40);
+  batch.n_workers = rng_range(r, 1, rng_one_in(r, 3) ? 8 : 40);
   batch.kv_lens = kv_lens;
   batch.kv_lens_type = SPLITKV_I64;
   static const int64_t around[] = {0, 1, 63, 64, 65, 127, 128, 129, 1023, 1024, 6400};
@@ -78,11 +78,14 @@ static int64_t check_block(const splitkv_plan *plan, const spl_block *block) {
   return end - first;
 }
 
+static int64_t n_level_cuts; /* through all KV heads at one token, of all plans */
+
 /* Walks one task; *at is where the line has been covered to. */
 static void check_task(const splitkv_plan *plan, int64_t task, spl_place *at, int64_t *next_slot,
                        splitkv_task_info *seen) {
   spl_walk walk = spl_walk_task(plan, task);
   spl_piece piece;
+  int64_t level_end = 0;
   while (spl_walk_next(&walk, &piece)) {
     const spl_block *block = &plan->blocks[piece.block];
     const int64_t length = check_block(plan, block);
@@ -94,10 +97,17 @@ static void check_task(const splitkv_plan *plan, int64_t task, spl_place *at, in
     *next_slot += whole ? 0 : block->n_rows;
     seen->kv_tokens += piece.end - piece.first;
     seen->n_pieces += length > 0;
+    if (spl_is_level(plan, piece.block)) { /* all heads, then the tokens behind theirs */
+      CHECK(at->head == 0 || piece.end == level_end);
+      level_end = piece.end;
+      n_level_cuts += at->head == 0 && piece.end < length;
+      if (++at->head < plan->shape.problem.n_heads_kv) continue;
+      at->head = 0;
+    }
     at->token = piece.end;
     if (piece.end < length) continue;
     at->token = 0;
-    if (++at->head < plan->shape.problem.n_heads_kv) continue;
+    if (!spl_is_level(plan, piece.block) && ++at->head < plan->shape.problem.n_heads_kv) continue;
     at->head = 0;
     at->block++;
   }
@@ -361,6 +371,6 @@ int main(void) {
     splitkv_plan_destroy(plan);
     if (check_failures() > 0) break;
   }
-  CHECK(n_beside > N_PLANS && n_wide_apart > N_PLANS);
+  CHECK(n_beside > N_PLANS && n_wide_apart > N_PLANS && n_level_cuts > N_PLANS / 4);
   return check_report("walk");
 }
