@@ -93,14 +93,16 @@ static bool place_group(const spl_shape *shape, const spl_scratch *scratch, int6
   const int64_t q = q_floats(shape, scratch->q_rows[place]);
   const spl_kernel_set *kernels = shape->kernels;
   const int64_t scores = scratch->strip_stride[place] * shape->group;
+  const int64_t chunk = (scores > 0) * shape->group * shape->dv_padded;
   const int64_t part = scratch->has_part[place] * shape->group * shape->dv_padded;
   int64_t acc = 0, folded = 0;
-  void *q_rows, *score_rows, *part_rows, *acc_rows, *hi, *lo, *weight, *rounded, *max;
+  void *q_rows, *score_rows, *part_rows, *chunk_rows, *acc_rows, *hi, *lo, *weight, *rounded, *max;
   if (!spl_mul(heads, shape->dv_padded, &acc) ||
       !spl_mul(folding_heads, shape->dv_padded, &folded) ||
       !take(rows, row_bytes, q, sizeof(float), &q_rows) ||
       !take(rows, row_bytes, scores, sizeof(float), &score_rows) ||
       !take(rows, row_bytes, part, sizeof(float), &part_rows) ||
+      !take(rows, row_bytes, chunk, sizeof(float), &chunk_rows) ||
       !take(rows, row_bytes, acc, sizeof(float), &acc_rows) ||
       !take(rows, row_bytes, folded, sizeof(float), &hi) ||
       !take(rows, row_bytes, folded, sizeof(float), &lo) ||
@@ -115,6 +117,7 @@ static bool place_group(const spl_shape *shape, const spl_scratch *scratch, int6
   g->q = (float *)q_rows;
   places->own = scores > 0 ? (float *)score_rows : NULL;
   places->part = part > 0 ? (float *)part_rows : NULL;
+  places->chunk = chunk > 0 ? (float *)chunk_rows : NULL;
   g->acc = (float *)acc_rows;
   g->sum_hi = (float *)hi;
   g->sum_lo = (float *)lo;

@@ -12,7 +12,7 @@
 /* Most bytes of one task's scratch that go on the stack. */
 #define SPL_STACK_BYTES (96 * 1024)
 /* Most KV heads that a task walks side by side (src/bundle.h), by strips and by tiles. */
-#define SPL_MAX_BUNDLE 32
+#define SPL_MAX_BUNDLE SPL_MAX_STRIP_GROUPS
 #define SPL_MAX_TILE_BUNDLE 16
 
 /* What the pieces of one task ask of its scratch. Each place in a bundle has a state of its own,
@@ -37,7 +37,7 @@ static inline bool spl_walks_strips(const spl_shape *shape, int64_t n_rows) {
 /* Where a group has its scores: all groups in one place where a piece is walked by tiles, each in
  * its own by strips, and then sums of a tile, too. */
 typedef struct spl_score_places {
-  float *shared, *own, *part;
+  float *shared, *own, *part, *chunk;
 } spl_score_places;
 
 /* Adds a piece of n_rows and n_tokens at a place. No tokens need no scratch. */

@@ -147,6 +147,7 @@ static void begin_group(const run_context *run, const row_bundle *b, const spl_p
   const bool by_strips = spl_walks_strips(shape, b->n_rows);
   g->scores = by_strips ? places->own : places->shared;
   g->part = by_strips ? places->part : NULL;
+  g->chunk = by_strips ? places->chunk : NULL;
   g->n_tiles = 0;
   g->n_folds = 0;
   if (p->flags & SPLITKV_FLAG_ALIBI) {

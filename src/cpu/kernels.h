@@ -22,6 +22,10 @@
 #define SPL_TILE_TOKENS 64
 /* Tokens whose weighted V rows are added in one chain; chunks are added to a tile's sum. */
 #define SPL_CHUNK_TOKENS 16
+/* Tokens of one strip, where memory is walked strip by strip: half of a chunk. */
+#define SPL_STRIP_TOKENS 8
+/* Most groups that are walked by strips at once. */
+#define SPL_MAX_STRIP_GROUPS 32
 /* Most heads of a group that is walked by strips of tokens, beside others: more of them wait for
  * multiplications rather than for memory. */
 #define SPL_STRIP_HEADS 2
@@ -95,7 +99,7 @@ typedef struct spl_group {
   float *sum_hi, *sum_lo; /* [n_heads][dv_padded] folded sums; unset while n_folds == 0 */
   float *scores;          /* [n_heads][score_stride] of one tile */
   float *part;            /* [n_heads][dv_padded] sum of p * v of a tile's first chunks, or NULL */
-  int64_t n_added;        /* tokens of those chunks */
+  float *chunk;           /* the same of the chunk at hand, or NULL: both where walked by strips */
   float *wide;            /* wide_floats of the kernel set: K of one strip, or NULL */
   double *max;            /* [n_heads] integer m, an f32 value: weights are 2^(score - m) */
   double *weight;         /* [n_heads] sum of the weights */
@@ -174,8 +178,8 @@ typedef struct spl_kernel_set {
   /* The same for n groups of at most SPL_STRIP_HEADS heads whose KV heads lie side by side, strip
    * of tokens by strip and in each all groups: memory is read in the order of whole rows. The
    * tile's offsets are those of the first group, k_step and v_step are from one to the next. Each
-   * group has scores of its own and, if its pieces have more than SPL_CHUNK_TOKENS, part. KV is not
-   * quantised. NULL: the set has none. */
+   * group has scores and a chunk of its own and, if its pieces have more than SPL_CHUNK_TOKENS,
+   * part; masks are of one query row. KV is not quantised. NULL: the set has none. */
   void (*attend_strips[SPL_N_PLAIN_DTYPES])(spl_group *groups, int64_t n, const spl_tile *tile,
                                             int64_t k_step, int64_t v_step);
   /* Ends the sum of head h: acc row = all of sum p * v, in f32, with the scales that were taken out

@@ -226,6 +226,7 @@ SPL_INLINE void vf_transpose(vf *x) {
 typedef __m256 vd;
 #define VD_ASKS_ROWS(bits) 0
 #define VD_TOKENS 1
+#define VD_Q_COPIES(n_heads) 1
 #define VD_MAX_ACC 8
 #define VD_MAX_VECTORS 8
 #define VD_SCORE_VECTORS(nh) (8 / (nh))
@@ -239,7 +240,8 @@ SPL_INLINE vd vd_zero(void) {
 SPL_INLINE vd vd_fma(vd a, vd b, vd c) {
   return _mm256_fmadd_ps(a, b, c);
 }
-SPL_INLINE vd vd_load_q(const float *q) {
+SPL_INLINE vd vd_load_q(const float *q, const int copies) {
+  (void)copies;
   return _mm256_loadu_ps(q);
 }
 SPL_INLINE vd vd_load_f32(const float *p) {

@@ -242,6 +242,10 @@ SPL_INLINE void vf_transpose(vf *x) {
 typedef __m512 vd;
 #define VD_ASKS_ROWS(bits) ((bits) <= 16)
 #define VD_TOKENS 2 /* rows whose products one vd holds */
+/* Q as often as a vd has tokens, or once where one block has all heads: then there are others
+ * beside it, or few multiplications for each load, and less of it in the first cache is worth more
+ * than the slower load. */
+#define VD_Q_COPIES(n_heads) ((n_heads) <= SPL_MAX_BLOCK_HEADS ? 1 : VD_TOKENS)
 #define VD_MAX_ACC 24
 #define VD_MAX_VECTORS 4
 #define VD_SCORE_VECTORS(nh) 4
@@ -256,8 +260,8 @@ SPL_INLINE vd vd_zero(void) {
 SPL_INLINE vd vd_fma(vd a, vd b, vd c) {
   return _mm512_fmadd_ps(a, b, c);
 }
-SPL_INLINE vd vd_load_q(const float *q) {
-  return _mm512_loadu_ps(q);
+SPL_INLINE vd vd_load_q(const float *q, const int copies) {
+  return copies == 1 ? _mm512_broadcast_f32x8(_mm256_loadu_ps(q)) : _mm512_loadu_ps(q);
 }
 
 SPL_INLINE vd vd_join(__m256 a, __m256 b) {

@@ -20,6 +20,8 @@
 #define SPL_INLINE static inline __attribute__((always_inline, unused))
 #endif
 #define SPL_STATIC static __attribute__((unused))
+/* The same, never as a part of its callers. */
+#define SPL_APART static __attribute__((unused, noinline))
 #define SPL_PRAGMA(x) _Pragma(#x)
 #if defined(SPL_SMALL_CODE)
 #define SPL_UNROLL

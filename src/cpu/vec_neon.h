@@ -202,6 +202,7 @@ typedef struct vd {
 } vd;
 #define VD_ASKS_ROWS(bits) 0
 #define VD_TOKENS 1
+#define VD_Q_COPIES(n_heads) 1
 #define VD_MAX_ACC 8
 #define VD_MAX_VECTORS 8
 #define VD_SCORE_VECTORS(nh) (8 / (nh))
@@ -222,7 +223,8 @@ SPL_INLINE vd vd_fma(vd a, vd b, vd c) {
 SPL_INLINE vd vd_load_f32(const float *p) {
   return vd_make(vld1q_f32(p), vld1q_f32(p + 4));
 }
-SPL_INLINE vd vd_load_q(const float *q) {
+SPL_INLINE vd vd_load_q(const float *q, const int copies) {
+  (void)copies;
   return vd_load_f32(q);
 }
 SPL_INLINE vd vd_load_f16(const uint16_t *p) {

@@ -180,6 +180,7 @@ typedef struct vd {
 } vd;
 #define VD_ASKS_ROWS(bits) 0
 #define VD_TOKENS 1 /* rows whose products one vd holds */
+#define VD_Q_COPIES(n_heads) 1
 #define VD_MAX_ACC 8
 #define VD_MAX_VECTORS 8
 #define VD_SCORE_VECTORS(nh) (8 / (nh))
@@ -214,7 +215,8 @@ VEC_CODES(vd_load_u4, vd, VD_EACH, (float)SCALAR_U4(p, i))
 VEC_CODES(vd_load_i4, vd, VD_EACH, (float)(SCALAR_U4(p, i) - 8))
 #undef VEC_CODES
 #undef SCALAR_U4
-SPL_INLINE vd vd_load_q(const float *q) {
+SPL_INLINE vd vd_load_q(const float *q, const int copies) {
+  (void)copies;
   return vd_load_f32(q);
 }
 /* All lanes of a row are the one number at p. */
