@@ -160,10 +160,15 @@ spl_place spl_cut(const splitkv_problem *problem, int64_t block, int64_t kv_len,
 
 spl_place spl_cut_level(const splitkv_problem *problem, int64_t block, int64_t kv_len, int64_t cost,
                         int64_t slack) {
-  const int64_t n = problem->n_heads_kv;
-  const int64_t token = cut_token_auto(kv_len, spl_min(cost / n, kv_len), slack / n);
-  if (token == kv_len && kv_len > 0) return (spl_place){block + 1, 0, 0};
-  return (spl_place){block, 0, token};
+  const int64_t n = problem->n_heads_kv, token = spl_min(cost / n, kv_len);
+  const int64_t left = kv_len - token, last = (kv_len / SPL_LEVEL_GRID - 1) * SPL_LEVEL_GRID;
+  const spl_place start = {block, 0, 0}, end = {block + 1, 0, 0};
+  if (spl_min(token, left) <= slack / n || last < SPL_LEVEL_GRID)
+    return token <= left ? start : end;
+  const int64_t near = (token + SPL_LEVEL_GRID / 2) / SPL_LEVEL_GRID * SPL_LEVEL_GRID;
+  if (near == 0) return start;
+  if (near <= last) return (spl_place){block, 0, near};
+  return left < token - last ? end : (spl_place){block, 0, last};
 }
 
 bool spl_cuts_level(const splitkv_problem *problem, int64_t abreast, int64_t task_cost) {
@@ -220,7 +225,9 @@ static int64_t auto_bound(const splitkv_problem *problem, const splitkv_limits *
   const int64_t n = 2 * (workers - 1) * spl_min(rows, spl_block_rows(problem));
   if (!spl_cuts_level(problem, abreast, INT64_MAX)) return n;
   int64_t tokens = limits->max_kv_tokens_total;
-  if (rows > 1 || !spl_mul_add(limits->max_requests, SPL_PIECE_COST, &tokens)) tokens = INT64_MAX;
+  if (rows > 1 || limits->max_prefix_rows > 0 ||
+      !spl_mul_add(limits->max_requests, SPL_PIECE_COST, &tokens))
+    tokens = INT64_MAX; /* whose blocks may weigh more */
   const int64_t tasks = spl_max(1, spl_min(workers, tokens / SPL_LEVEL_TOKENS));
   return spl_max(n, 2 * (tasks - 1) * problem->n_heads_kv);
 }

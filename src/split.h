@@ -17,8 +17,10 @@
 #define SPL_CUT_TOKENS 64
 /* What a piece costs beside its tokens, in tokens. */
 #define SPL_PIECE_COST 16
-/* Tokens of all KV heads that make level cuts even enough for a task: half of SPL_CUT_TOKENS is 6 %
- * of them. */
+/* Tokens that level cuts are multiples of, and the least that one leaves on either side: fewer, as
+ * they count for all KV heads. And the tokens of all heads that a task should have at least: a cut
+ * is off by less than SPL_LEVEL_GRID, 3 % of them. */
+#define SPL_LEVEL_GRID 16
 #define SPL_LEVEL_TOKENS 512
 
 /* A place in the line: before token `token` of KV head `head` of block `block`; of a level block,

@@ -277,8 +277,8 @@ static void level_cuts(rng *r) {
   p->head_dim = p->head_dim_v = rng_range(r, 16, 70);
   p->page_size_tokens = rng_range(r, 1, 200);
   p->dtype_q = p->dtype_out = p->dtype_kv = (splitkv_dtype)rng_range(r, 0, 2);
-  const int64_t n_workers = rng_range(r, 2, 6), each = 64 * rng_range(r, 9, 14);
-  test_spec_requests(&spec, 1, n_workers * each - rng_range(r, 0, 30));
+  const int64_t n_workers = rng_range(r, 2, 6), each = 16 * rng_range(r, 36, 56);
+  test_spec_requests(&spec, 1, n_workers * each - rng_range(r, 9, 23));
   p->split_policy = SPLITKV_SPLIT_FIXED_SIZE;
   p->split_value = each;
   p->layout = SPLITKV_LAYOUT_HND;
@@ -315,7 +315,7 @@ int main(int argc, char **argv) {
     rng r = {~(first + (uint64_t)i)};
     side_by_side(&r, i % 12 == 0);
   }
-  CHECK(n_level > n / 10 && n_as_before > n);
+  CHECK(n < 20 || (n_level > n / 10 && n_as_before > n));
   for (int64_t i = 0; i < n && check_failures() == 0; ++i) {
     rng r = {~(first + (uint64_t)i)};
     level_cuts(&r);
