@@ -35,7 +35,7 @@ static inline bool spl_walks_strips(const spl_shape *shape, int64_t n_rows) {
 }
 
 /* Where a group has its scores: all groups in one place where a piece is walked by tiles, each in
- * its own by strips, and then sums of a tile, too. */
+ * its own by strips, and then sums of a tile and of a chunk, too. */
 typedef struct spl_score_places {
   float *shared, *own, *part, *chunk;
 } spl_score_places;
@@ -55,8 +55,8 @@ bool spl_scratch_bytes(const spl_shape *shape, const spl_scratch *scratch, int64
                        int64_t *sum_bytes);
 
 /* Points the arrays of n_groups groups into memory of those sizes; of `rows`, 64-byte aligned, each
- * vector lies in one line. score_stride and n_heads are left to each piece, as are scores and part,
- * which are those of its places. */
+ * vector lies in one line. score_stride and n_heads are left to each piece, as are scores, part
+ * and chunk, which are those of its places. */
 void spl_scratch_place(const spl_shape *shape, const spl_scratch *scratch, unsigned char *rows,
                        unsigned char *sums, spl_group *groups, spl_score_places *places);
 
