@@ -139,6 +139,8 @@ BAD_LINES = (
     (["check", "--suite", "ragged", "b=8"], ("ragged/", "b=8")),
     (["bench", "--seconds", "0", "kv=5"], ("--seconds", "above 0")),
     (["bench", "--seconds", "abc", "kv=5"], ("--seconds", "abc")),
+    (["bench", "--isa", "avx2", "kv=5"], ("--isa: unknown option", "word of the problem", "isa=")),
+    (["check", "--kv=4096"], ("--kv=4096", "kv=")),
     (["check", "--json-file", "/nonexistent/x.json", "b=0"],
      ("--json-file /nonexistent/x.json",)),
     (["check", "--json-file", "", "b=0"], ("--json-file: the file name is empty",)),

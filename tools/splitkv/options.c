@@ -5,16 +5,24 @@
 
 #include <errno.h>
 #include <math.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { MAX_RULES = 32 }; /* a bit for each in options_parse */
 
-static int unknown_option(const char *argument, const option_rule *rules, size_t n_rules) {
+/* takes_words: arguments of the command have words of the problem. */
+static int unknown_option(const char *argument, const option_rule *rules, size_t n_rules,
+                          bool takes_words) {
   const char *names[MAX_RULES];
   char name[40];
   snprintf(name, sizeof name, "%.*s", (int)strcspn(argument, "="), argument);
+  const char *word = name + strspn(name, "-");
+  if (takes_words && problem_has_word(word)) {
+    return tool_usage_error("%.60s: unknown option, '%s' is a word of the problem: '%s=...'",
+                            argument, word, word);
+  }
   for (size_t i = 0; i < n_rules && i < MAX_RULES; i++) {
     names[i] = rules[i].name;
   }
@@ -144,7 +152,7 @@ int options_parse(int argc, char **argv, const option_rule *rules, size_t n_rule
     const option_rule *rule = find_rule(argument, rules, n_rules);
     const char *equals = strchr(argument, '=');
     if (!rule) {
-      return unknown_option(argument, rules, n_rules);
+      return unknown_option(argument, rules, n_rules, chosen != NULL);
     }
     unsigned bit = 1u << (rule - rules);
     int may_repeat =

@@ -581,6 +581,13 @@ static int is_known(const problem_spec *spec, const word *rule) {
   return (rule->devices >> spec->device & 1u) != 0;
 }
 
+int problem_has_word(const char *name) {
+  for (int i = 0; i < N_WORDS; i++) {
+    if (strcmp(words[i].name, name) == 0) return 1;
+  }
+  return 0;
+}
+
 static int fail_unknown_word(const problem_spec *spec, const char *text, const char *name,
                              text_error *error) {
   const char *names[2 * N_WORDS];

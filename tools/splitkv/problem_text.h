@@ -78,6 +78,9 @@ typedef struct text_error {
 void problem_spec_init(problem_spec *spec);
 void problem_spec_free(problem_spec *spec);
 
+/* Whether a word has this name, on any device. */
+int problem_has_word(const char *name);
+
 /* Adds the words of `text`, separated by blanks. Returns 0, or -1 with *error: unknown word, word
  * given twice (also in an earlier call), bad value. */
 int problem_spec_parse(problem_spec *spec, const char *text, text_error *error);
