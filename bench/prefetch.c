@@ -2,13 +2,16 @@
  *
  * SPDX-License-Identifier: Apache-2.0
  *
- * Three things, by one thread over 256 MB; docs/performance.md quotes them:
+ * Four things, by one thread over 256 MB; docs/performance.md quotes them:
  *  - Reading line by line, with so many multiply-adds after each line, while the line `ahead` bytes
  *    further is asked for: not at all, into the second-level cache, into the first. GB/s, medians
  *    of five rounds that are taken in turn.
  *  - Which share of the 1024 lines of a stretch is there some time after they were asked for, with
  *    so many multiply-adds between them, one after the other or in random order.
  *  - How long a request takes that comes upon a page of 4 KB, of a stretch of 64 KB at random.
+ *  - Reading rows of 2 KB with 8 multiply-adds a line, so many of them side by side, 256 bytes of
+ *    each in turn: GB/s without requests; with requests (T0) in the order of reading, so many rows
+ *    ahead; with requests row after row, as far ahead.
  * The memory is in huge pages where the system has them, which a hypervisor may have split again;
  * --small-pages: it is not. */
 #define _DEFAULT_SOURCE /* madvise */
@@ -197,6 +200,46 @@ static void measure_pages(const char *data) {
   printf("\n");
 }
 
+/* ── rows side by side ──────────────────────────────────────────────────────────────────────── */
+
+enum { ROW = 2048, PART = 256, PART_FMAS = 8, MOST_ROWS = 64 };
+static const int rows_side_by_side[] = {1, 2, 4, 8, 16, MOST_ROWS};
+enum { N_ROWS = sizeof rows_side_by_side / sizeof rows_side_by_side[0] };
+typedef enum { NO_REQUEST, AS_READ, ROW_AFTER_ROW, N_ORDERS } request_order;
+static const char *const order_names[N_ORDERS] = {"loads alone", "requests as read",
+                                                  "requests row after row"};
+
+/* Requests run n_rows rows ahead, at least eight. */
+__attribute__((target("avx512f"))) static double read_rows(const char *data, int n_rows,
+                                                           request_order order, float *sink) {
+  __m512 sum = _mm512_setzero_ps(), chain[PART_FMAS];
+  const __m512 half = _mm512_set1_ps(0.5f);
+  const size_t ahead = (size_t)(n_rows < 8 ? 8 : n_rows) * ROW;
+  for (int c = 0; c < PART_FMAS; c++)
+    chain[c] = half;
+  const char *next = data + ahead; /* row after row; the memory goes on behind size_bytes */
+  const double start = seconds();
+  for (size_t row = 0; row < size_bytes / ROW; row += (size_t)n_rows) {
+    for (size_t part = 0; part < ROW; part += PART) {
+      for (int side = 0; side < n_rows; side++) {
+        const char *at = data + (row + (size_t)side) * ROW + part;
+        for (const char *line = at; line < at + PART; line += LINE_BYTES, next += LINE_BYTES) {
+          if (order == AS_READ) _mm_prefetch(line + ahead, _MM_HINT_T0);
+          if (order == ROW_AFTER_ROW) _mm_prefetch(next, _MM_HINT_T0);
+          sum = _mm512_add_ps(sum, _mm512_loadu_ps(line));
+          for (int c = 0; c < PART_FMAS; c++)
+            chain[c] = _mm512_fmadd_ps(chain[c], half, half);
+        }
+      }
+    }
+  }
+  const double time = seconds() - start;
+  for (int c = 0; c < PART_FMAS; c++)
+    sum = _mm512_add_ps(sum, chain[c]);
+  *sink += _mm512_reduce_add_ps(sum);
+  return time;
+}
+
 static int compare(const void *a, const void *b) {
   const double x = *(const double *)a, y = *(const double *)b;
   return (x > y) - (x < y);
@@ -216,6 +259,25 @@ static void measure(const char *data, size_t ahead, float *sink) {
     for (int f = 0; f < N_FMAS; f++) {
       qsort(times[m][f], ROUNDS, sizeof times[m][f][0], compare);
       printf(" %6.1f", (double)size_bytes / times[m][f][ROUNDS / 2] * 1e-9);
+    }
+    printf("\n");
+  }
+}
+
+static void measure_rows(const char *data, float *sink) {
+  double times[N_ORDERS][N_ROWS][ROUNDS];
+  for (int r = 0; r < ROUNDS; r++) {
+    for (int n = 0; n < N_ROWS; n++) {
+      for (int o = 0; o < N_ORDERS; o++)
+        times[o][n][r] = read_rows(data, rows_side_by_side[n], (request_order)o, sink);
+    }
+  }
+  printf("rows of %d bytes, GB/s at 1, 2, 4, 8, 16, %d of them side by side\n", ROW, MOST_ROWS);
+  for (int o = 0; o < N_ORDERS; o++) {
+    printf("  %-22s", order_names[o]);
+    for (int n = 0; n < N_ROWS; n++) {
+      qsort(times[o][n], ROUNDS, sizeof times[o][n][0], compare);
+      printf(" %6.1f", (double)size_bytes / times[o][n][ROUNDS / 2] * 1e-9);
     }
     printf("\n");
   }
@@ -246,6 +308,7 @@ int main(int argc, char **argv) {
   measure(data, 16384, &sink);
   measure_losses(data, &sink);
   measure_pages(data);
+  measure_rows(data, &sink);
   free(data);
   return sink < 0;
 }
