@@ -245,6 +245,16 @@ static int compare(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
+/* A line of n figures, each the median of ROUNDS times of reading all once. */
+static void print_rates(const char *name, double (*times)[ROUNDS], int n) {
+  printf("  %-22s", name);
+  for (int i = 0; i < n; i++) {
+    qsort(times[i], ROUNDS, sizeof times[i][0], compare);
+    printf(" %6.1f", (double)size_bytes / times[i][ROUNDS / 2] * 1e-9);
+  }
+  printf("\n");
+}
+
 static void measure(const char *data, size_t ahead, float *sink) {
   double times[N_METHODS][N_FMAS][ROUNDS];
   for (int r = 0; r < ROUNDS; r++) {
@@ -254,14 +264,8 @@ static void measure(const char *data, size_t ahead, float *sink) {
     }
   }
   printf("%zu bytes ahead, GB/s at 0, 4, 8, 16 multiply-adds of 16 lanes a line\n", ahead);
-  for (int m = 0; m < N_METHODS; m++) {
-    printf("  %-22s", method_names[m]);
-    for (int f = 0; f < N_FMAS; f++) {
-      qsort(times[m][f], ROUNDS, sizeof times[m][f][0], compare);
-      printf(" %6.1f", (double)size_bytes / times[m][f][ROUNDS / 2] * 1e-9);
-    }
-    printf("\n");
-  }
+  for (int m = 0; m < N_METHODS; m++)
+    print_rates(method_names[m], times[m], N_FMAS);
 }
 
 static void measure_rows(const char *data, float *sink) {
@@ -273,14 +277,8 @@ static void measure_rows(const char *data, float *sink) {
     }
   }
   printf("rows of %d bytes, GB/s at 1, 2, 4, 8, 16, %d of them side by side\n", ROW, MOST_ROWS);
-  for (int o = 0; o < N_ORDERS; o++) {
-    printf("  %-22s", order_names[o]);
-    for (int n = 0; n < N_ROWS; n++) {
-      qsort(times[o][n], ROUNDS, sizeof times[o][n][0], compare);
-      printf(" %6.1f", (double)size_bytes / times[o][n][ROUNDS / 2] * 1e-9);
-    }
-    printf("\n");
-  }
+  for (int o = 0; o < N_ORDERS; o++)
+    print_rates(order_names[o], times[o], N_ROWS);
 }
 
 int main(int argc, char **argv) {

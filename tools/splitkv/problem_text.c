@@ -584,6 +584,7 @@ static int is_known(const problem_spec *spec, const word *rule) {
 int problem_has_word(const char *name) {
   for (int i = 0; i < N_WORDS; i++) {
     if (strcmp(words[i].name, name) == 0) return 1;
+    if (words[i].alias != NULL && strcmp(words[i].alias, name) == 0) return 1;
   }
   return 0;
 }
