@@ -83,46 +83,41 @@ bool spl_scratch_same(const spl_scratch *a, const spl_scratch *b) {
   return true;
 }
 
-/* The state of one group: rows in one place, sums in another, so that however many sums there are,
- * the rows of the next group are aligned as these are. */
-static bool place_group(const spl_shape *shape, const spl_scratch *scratch, int64_t place,
-                        unsigned char *rows, unsigned char *sums, spl_group *g,
-                        spl_score_places *places, int64_t *row_bytes, int64_t *sum_bytes) {
-  const int64_t heads = scratch->rows[place] * shape->group;
+enum { LINE_BYTES = 64 };
+
+/* Arrays of floats that each place of a bundle has. */
+enum { Q_ROWS, SCORE_ROWS, PART_ROWS, CHUNK_ROWS, ACC_ROWS, HIGH_ROWS, LOW_ROWS, N_ARRAYS };
+
+/* What one place takes: floats of each array, and how many doubles. */
+typedef struct place_needs {
+  int64_t floats[N_ARRAYS];
+  int64_t heads, rounded;
+} place_needs;
+
+static bool find_needs(const spl_shape *shape, const spl_scratch *scratch, int64_t place,
+                       place_needs *needs) {
   const int64_t folding_heads = scratch->folding_rows[place] * shape->group;
-  const int64_t q = q_floats(shape, scratch->q_rows[place]);
-  const spl_kernel_set *kernels = shape->kernels;
   const int64_t scores = scratch->strip_stride[place] * shape->group;
-  const int64_t chunk = (scores > 0) * shape->group * shape->dv_padded;
-  const int64_t part = scratch->has_part[place] * shape->group * shape->dv_padded;
-  int64_t acc = 0, folded = 0;
-  void *q_rows, *score_rows, *part_rows, *chunk_rows, *acc_rows, *hi, *lo, *weight, *rounded, *max;
-  if (!spl_mul(heads, shape->dv_padded, &acc) ||
-      !spl_mul(folding_heads, shape->dv_padded, &folded) ||
-      !take(rows, row_bytes, q, sizeof(float), &q_rows) ||
-      !take(rows, row_bytes, scores, sizeof(float), &score_rows) ||
-      !take(rows, row_bytes, part, sizeof(float), &part_rows) ||
-      !take(rows, row_bytes, chunk, sizeof(float), &chunk_rows) ||
-      !take(rows, row_bytes, acc, sizeof(float), &acc_rows) ||
-      !take(rows, row_bytes, folded, sizeof(float), &hi) ||
-      !take(rows, row_bytes, folded, sizeof(float), &lo) ||
-      !take(sums, sum_bytes, heads, sizeof(double), &weight) ||
-      !take(sums, sum_bytes, kernels->rounds_weights * heads, sizeof(double), &rounded) ||
-      !take(sums, sum_bytes, heads, sizeof(double), &max)) {
+  const int64_t sums = shape->group * shape->dv_padded; /* of one query row */
+  needs->heads = scratch->rows[place] * shape->group;
+  needs->rounded = shape->kernels->rounds_weights ? needs->heads : 0;
+  needs->floats[Q_ROWS] = q_floats(shape, scratch->q_rows[place]);
+  needs->floats[SCORE_ROWS] = scores;
+  needs->floats[PART_ROWS] = scratch->has_part[place] ? sums : 0;
+  needs->floats[CHUNK_ROWS] = scores > 0 ? sums : 0;
+  if (!spl_mul(needs->heads, shape->dv_padded, &needs->floats[ACC_ROWS]) ||
+      !spl_mul(folding_heads, shape->dv_padded, &needs->floats[HIGH_ROWS])) {
     return false;
   }
-  if (g == NULL) return true;
-  g->weight = (double *)weight;
-  g->rounded = kernels->rounds_weights ? (double *)rounded : NULL;
-  g->q = (float *)q_rows;
-  places->own = scores > 0 ? (float *)score_rows : NULL;
-  places->part = part > 0 ? (float *)part_rows : NULL;
-  places->chunk = chunk > 0 ? (float *)chunk_rows : NULL;
-  g->acc = (float *)acc_rows;
-  g->sum_hi = (float *)hi;
-  g->sum_lo = (float *)lo;
-  g->max = (double *)max;
+  needs->floats[LOW_ROWS] = needs->floats[HIGH_ROWS];
   return true;
+}
+
+static bool add_bytes(const place_needs *needs, int64_t *row_bytes, int64_t *sum_bytes) {
+  bool fits = spl_mul_add(2 * needs->heads + needs->rounded, sizeof(double), sum_bytes);
+  for (int i = 0; i < N_ARRAYS && fits; i++)
+    fits = spl_mul_add(needs->floats[i], sizeof(float), row_bytes);
+  return fits;
 }
 
 /* What lasts for one tile of one group, so that all groups share one place. */
@@ -145,12 +140,10 @@ static bool place_codes(const spl_quant *quant, int64_t width, unsigned char *ro
   return true;
 }
 
-/* A task's scratch begins with these. */
 static bool place_tile(const spl_shape *shape, const spl_scratch *scratch, unsigned char *rows,
                        tile_rows *tile, int64_t *row_bytes) {
   void *array, *wide;
   int64_t n = 0;
-  *row_bytes = 0;
   if (!spl_mul(shape->group, scratch->max_scores, &n) ||
       !take(rows, row_bytes, n, sizeof(float), &array) ||
       !take(rows, row_bytes, scratch->max_wide, sizeof(float), &wide) ||
@@ -166,36 +159,70 @@ static bool place_tile(const spl_shape *shape, const spl_scratch *scratch, unsig
 bool spl_scratch_bytes(const spl_shape *shape, const spl_scratch *scratch, int64_t *row_bytes,
                        int64_t *sum_bytes) {
   tile_rows tile = {0};
-  int64_t rows = 0, sums = 0; /* of one place */
+  place_needs needs;
   *row_bytes = *sum_bytes = 0;
   if (!place_tile(shape, scratch, NULL, &tile, row_bytes)) return false;
   for (int64_t i = 0; i < scratch->n_groups; i++) {
-    if (i == 0 || !same_places(scratch, i, scratch, i - 1)) {
-      rows = sums = 0;
-      if (!place_group(shape, scratch, i, NULL, NULL, NULL, NULL, &rows, &sums)) return false;
-    }
-    if (!spl_add(*row_bytes, rows, row_bytes) || !spl_add(*sum_bytes, sums, sum_bytes))
-      return false;
+    const bool as_before = i > 0 && same_places(scratch, i, scratch, i - 1);
+    if (!as_before && !find_needs(shape, scratch, i, &needs)) return false;
+    if (!add_bytes(&needs, row_bytes, sum_bytes)) return false;
   }
-  return true;
+  return spl_round_up(*sum_bytes, LINE_BYTES, sum_bytes);
 }
 
+/* Takes one array of each place, one behind the other. */
+static void take_array(unsigned char *rows, const place_needs *needs, int64_t n_groups, int kind,
+                       float **arrays, int64_t *row_bytes) {
+  for (int64_t i = 0; i < n_groups; i++) {
+    const int64_t n = needs[i].floats[kind];
+    arrays[i] = n > 0 ? (float *)(void *)(rows + *row_bytes) : NULL;
+    *row_bytes += n * (int64_t)sizeof(float); /* fits: counted before */
+  }
+}
+
+static double *take_sums(unsigned char *sums, int64_t n, int64_t *sum_bytes) {
+  double *array = n > 0 ? (double *)(void *)(sums + *sum_bytes) : NULL;
+  *sum_bytes += n * (int64_t)sizeof(double);
+  return array;
+}
+
+/* Arrays of one kind lie side by side, in the order in which groups have their turn, and Q, which
+ * is only read, comes first, as sums, the last of a task, fill whole lines: a prefetcher that sees
+ * steps from group to group runs on beyond the last one, and would take lines of the next task away
+ * from the core that writes them. */
 void spl_scratch_place(const spl_shape *shape, const spl_scratch *scratch, unsigned char *rows,
                        unsigned char *sums, spl_group *groups, spl_score_places *places) {
+  const int64_t n = scratch->n_groups;
+  place_needs needs[SPL_MAX_BUNDLE];
+  float *arrays[N_ARRAYS][SPL_MAX_BUNDLE];
   tile_rows tile = {0};
   int64_t row_bytes = 0, sum_bytes = 0;
-  bool fits = place_tile(shape, scratch, rows, &tile, &row_bytes);
-  for (int64_t i = 0; i < scratch->n_groups; i++) {
+  bool fits = true;
+  for (int64_t i = 0; i < n; i++)
+    fits = fits && find_needs(shape, scratch, i, &needs[i]);
+  take_array(rows, needs, n, Q_ROWS, arrays[Q_ROWS], &row_bytes);
+  fits = fits && place_tile(shape, scratch, rows, &tile, &row_bytes);
+  for (int kind = Q_ROWS + 1; kind < N_ARRAYS; kind++)
+    take_array(rows, needs, n, kind, arrays[kind], &row_bytes);
+  for (int64_t i = 0; i < n; i++) {
     spl_group *g = &groups[i];
-    fits =
-        fits && place_group(shape, scratch, i, rows, sums, g, &places[i], &row_bytes, &sum_bytes);
-    places[i].shared = tile.scores;
+    g->q = arrays[Q_ROWS][i];
+    g->acc = arrays[ACC_ROWS][i];
+    g->sum_hi = arrays[HIGH_ROWS][i];
+    g->sum_lo = arrays[LOW_ROWS][i];
+    g->weight = take_sums(sums, needs[i].heads, &sum_bytes);
+    g->rounded = take_sums(sums, needs[i].rounded, &sum_bytes);
+    g->max = take_sums(sums, needs[i].heads, &sum_bytes);
     g->wide = tile.wide;
     g->k_codes.row_scales = tile.k.row_scales;
     g->k_codes.row_zeros = tile.k.row_zeros;
     g->v_codes.row_scales = tile.v.row_scales;
     g->v_codes.row_zeros = tile.v.row_zeros;
+    places[i] = (spl_score_places){tile.scores, arrays[SCORE_ROWS][i], arrays[PART_ROWS][i],
+                                   arrays[CHUNK_ROWS][i]};
   }
+  while (sum_bytes % LINE_BYTES != 0)
+    *take_sums(sums, 1, &sum_bytes) = 0;
   assert(fits);
   (void)fits;
 }

@@ -50,7 +50,7 @@ bool spl_scratch_same(const spl_scratch *a, const spl_scratch *b);
 /* Scores per row of heads for pieces of n_tokens. */
 int64_t spl_score_stride(int64_t n_tokens);
 
-/* Its bytes: of rows, a multiple of 64, and of sums, a multiple of 8. */
+/* Its bytes, of rows and of sums, both multiples of 64. */
 bool spl_scratch_bytes(const spl_shape *shape, const spl_scratch *scratch, int64_t *row_bytes,
                        int64_t *sum_bytes);
 

@@ -382,23 +382,22 @@ static void measure_scratch(const splitkv_plan *plan, int64_t task, const spl_sc
   if (at.block == end.block && !same_place(&at, &end)) add_pieces(plan, &at, &end, scratch);
 }
 
-/* Where each task's scratch lies in the workspace, sized by the pieces that it really has: the rows
- * of all tasks, then their sums. Returns the bytes. */
+/* Where each task's scratch lies in the workspace, sized by the pieces that it really has: its rows
+ * and behind them its sums, so that what lies between what two tasks write is Q, which is read.
+ * Returns the bytes. */
 static int64_t place_scratch(splitkv_plan *plan, const spl_scratch *most) {
-  int64_t rows_end = 0, sums_end = 0, rows = 0, sums = 0;
+  int64_t end = 0, rows = 0, sums = 0;
   for (int64_t t = 0; t < plan->n_tasks; t++) {
-    spl_task *task = &plan->tasks[t];
-    task->scratch.rows = rows_end;
-    task->scratch.sums = sums_end;
-    spl_scratch *needs = &task->scratch.needs;
-    measure_scratch(plan, t, most, needs);
-    const bool as_before = t > 0 && spl_scratch_same(needs, &plan->tasks[t - 1].scratch.needs);
-    if (!as_before && !spl_scratch_bytes(&plan->shape, needs, &rows, &sums)) return -1;
-    if (!spl_add(rows_end, rows, &rows_end) || !spl_add(sums_end, sums, &sums_end)) return -1;
+    spl_task_scratch *scratch = &plan->tasks[t].scratch;
+    measure_scratch(plan, t, most, &scratch->needs);
+    const bool as_before =
+        t > 0 && spl_scratch_same(&scratch->needs, &plan->tasks[t - 1].scratch.needs);
+    if (!as_before && !spl_scratch_bytes(&plan->shape, &scratch->needs, &rows, &sums)) return -1;
+    scratch->rows = end;
+    scratch->sums = end + rows; /* fits: measured before */
+    end = scratch->sums + sums;
   }
-  for (int64_t t = 0; t < plan->n_tasks; t++)
-    plan->tasks[t].scratch.sums += rows_end;
-  return rows_end + sums_end; /* fits: measured before */
+  return end;
 }
 
 /* On the stack every task has room for the longest pieces. */

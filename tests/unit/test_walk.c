@@ -133,9 +133,9 @@ static void check_bundle(const spl_bundle *b, spl_walk *walk) {
 }
 
 /* A task has the scratch that its pieces need: on the stack at least, in the workspace exactly,
- * rows and sums behind those of the tasks before, which end at *rows and *sums. */
+ * rows and then sums, behind that of the task before, which ends at *at. */
 static void check_scratch(const splitkv_plan *plan, int64_t task, const spl_scratch *needs,
-                          int64_t *rows, int64_t *sums) {
+                          int64_t *at) {
   const bool on_stack = plan->workspace.regions[SPL_SCRATCH].bytes == 0;
   const spl_task_scratch *t = on_stack ? &plan->stack : &plan->tasks[task].scratch;
   const spl_scratch *has = &t->needs;
@@ -152,10 +152,10 @@ static void check_scratch(const splitkv_plan *plan, int64_t task, const spl_scra
     CHECK(row_bytes + sum_bytes <= plan->stack_bytes);
     return;
   }
-  CHECK(row_bytes == needed_rows && sum_bytes == needed_sums && row_bytes % SPLITKV_ALIGNMENT == 0);
-  CHECK(t->rows == *rows && (task == 0 || t->sums == *sums));
-  *rows += row_bytes;
-  *sums = t->sums + sum_bytes;
+  CHECK(row_bytes == needed_rows && sum_bytes == needed_sums);
+  CHECK(row_bytes % SPLITKV_ALIGNMENT == 0 && sum_bytes % SPLITKV_ALIGNMENT == 0);
+  CHECK(t->rows == *at && t->sums == t->rows + row_bytes);
+  *at = t->sums + sum_bytes;
 }
 
 /* Returns the pieces that are walked beside another one, and what the task needs of scratch. */
@@ -188,13 +188,13 @@ static int64_t n_wide_apart; /* tasks that walk bundles and have their scratch i
 
 static void check_plan(const splitkv_plan *plan) {
   spl_place at = {0, 0, 0};
-  int64_t next_slot = 0, n_splits = 0, rows = 0, sums = 0;
+  int64_t next_slot = 0, n_splits = 0, scratch_end = 0;
   for (int64_t t = 0; t < plan->n_tasks; ++t) {
     splitkv_task_info seen = {.struct_size = sizeof seen}, said = {.struct_size = sizeof said};
     check_task(plan, t, &at, &next_slot, &seen);
     spl_scratch needs = {0};
     n_beside += check_bundles(plan, t, &needs);
-    check_scratch(plan, t, &needs, &rows, &sums);
+    check_scratch(plan, t, &needs, &scratch_end);
     n_wide_apart += plan->stack_bytes == 0 && needs.n_groups > 1;
     CHECK(splitkv_plan_get_task(plan, t, &said, NULL) == SPLITKV_OK);
     CHECK_MSG(said.kv_tokens == seen.kv_tokens && said.n_pieces == seen.n_pieces,
@@ -205,10 +205,8 @@ static void check_plan(const splitkv_plan *plan) {
   }
   CHECK(at.block == plan->n_blocks && at.head == 0 && at.token == 0);
   CHECK(next_slot == plan->n_slots);
-  if (plan->workspace.regions[SPL_SCRATCH].bytes > 0) {
-    CHECK(plan->tasks[0].scratch.sums == rows &&
-          sums == plan->workspace.regions[SPL_SCRATCH].bytes);
-  }
+  if (plan->workspace.regions[SPL_SCRATCH].bytes > 0)
+    CHECK(scratch_end == plan->workspace.regions[SPL_SCRATCH].bytes);
   int64_t in_merges = 0;
   for (int64_t m = 0; m < plan->n_merge_runs; ++m) {
     CHECK(plan->merges[m].slot == in_merges && plan->merges[m].n_splits > 1);
