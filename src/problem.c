@@ -425,7 +425,7 @@ splitkv_status spl_resolve(const splitkv_problem *problem, spl_shape *shape, spl
   if (status != SPLITKV_OK) return status;
   shape->is_side_by_side =
       p->n_heads_kv > 1 && shape->k.head < shape->k.token && shape->v.head < shape->v.token;
-  shape->by_strips = shape->is_side_by_side && shape->group <= SPL_STRIP_HEADS &&
+  shape->by_strips = shape->is_side_by_side && shape->group <= shape->kernels->strip_heads &&
                      (int)p->dtype_kv < SPL_N_PLAIN_DTYPES &&
                      shape->kernels->attend_strips[p->dtype_kv] != NULL;
   return SPLITKV_OK;

@@ -26,9 +26,6 @@
 #define SPL_STRIP_TOKENS 8
 /* Most groups that are walked by strips at once. */
 #define SPL_MAX_STRIP_GROUPS 32
-/* Most heads of a group that is walked by strips of tokens, beside others: more of them wait for
- * multiplications rather than for memory. */
-#define SPL_STRIP_HEADS 2
 /* Tiles whose sums are added plainly before they are folded into the compensated sum. */
 #define SPL_FOLD_TILES 8
 
@@ -175,11 +172,12 @@ typedef struct spl_kernel_set {
   /* Adds one tile to the state. Scores, softmax, P.V; folds after SPL_FOLD_TILES tiles. NULL: the
    * set does not do this storage type. */
   void (*attend[SPL_N_DTYPES])(spl_group *group, const spl_tile *tile);
-  /* The same for n groups of at most SPL_STRIP_HEADS heads whose KV heads lie side by side, strip
-   * of tokens by strip and in each all groups: memory is read in the order of whole rows. The
+  /* The same for n groups of at most strip_heads heads whose KV heads lie side by side, strip of
+   * tokens by strip and in each all groups: memory is read in the order of whole rows. The
    * tile's offsets are those of the first group, k_step and v_step are from one to the next. Each
    * group has scores and a chunk of its own and, if its pieces have more than SPL_CHUNK_TOKENS,
    * part; masks are of one query row. KV is not quantised. NULL: the set has none. */
+  int64_t strip_heads;
   void (*attend_strips[SPL_N_PLAIN_DTYPES])(spl_group *groups, int64_t n, const spl_tile *tile,
                                             int64_t k_step, int64_t v_step);
   /* Ends the sum of head h: acc row = all of sum p * v, in f32, with the scales that were taken out

@@ -18,6 +18,12 @@ typedef __m512 vf;
 #define SPL_WIDE_VALUE_ACC 18
 #define SPL_WIDE_VALUE_HEADS 4
 #define SPL_WIDE_VALUE_VECTORS(nh) ((nh) == 1 ? 8 : (nh) <= 4 ? 4 : 3)
+/* By strips go groups of one block of heads: more wait for multiplications rather than for memory.
+ */
+#define SPL_STRIP_GROUPS(X) X(1) X(2) X(3) X(4) X(5) X(6)
+#define SPL_STRIP_HEADS SPL_MAX_BLOCK_HEADS
+#define SPL_STRIP_VECTORS(bits, nh) ((bits) > 16 ? 1 : (nh) < 3 || (nh) > 5 ? 2 : 4)
+#define SPL_STRIP_ACC 20
 #define SPL_PACKED_HEADS 40
 #define SPL_PACKED_SCORE_HEADS 8
 #define SPL_PACKED_SCORE_VECTORS 2
