@@ -117,7 +117,7 @@ static void wide_spec(test_spec *spec, rng *r) {
   splitkv_problem *p = &spec->problem;
   const bool by_strips = rng_one_in(r, 3);
   p->n_heads_kv = by_strips ? rng_range(r, 20, 40) : rng_range(r, 3, 16);
-  p->n_heads_q = p->n_heads_kv * (by_strips ? rng_range(r, 1, 2) : rng_range(r, 12, 40));
+  p->n_heads_q = p->n_heads_kv * (by_strips ? rng_range(r, 1, 6) : rng_range(r, 12, 40));
   p->head_dim = by_strips ? rng_range(r, 70, 140) : rng_range(r, 20, 48);
   p->head_dim_v = rng_one_in(r, 2) ? p->head_dim : rng_range(r, 20, 64);
   p->scale = 0.2F;
