@@ -12,12 +12,15 @@ typedef __m512 vf;
 
 #define SPL_BLOCK_HEADS(X) X(6) X(5) X(4) X(3) X(2) X(1)
 #define SPL_MAX_BLOCK_HEADS 6
+/* Of scores, and of P.V with weights in registers: with more heads and two vectors of tokens or of
+ * channels, so that rows are converted for more heads at once and take fewer pointers. */
+#define SPL_WIDE_BLOCK_HEADS(X) X(8) X(7) SPL_BLOCK_HEADS(X)
+#define SPL_MAX_WIDE_BLOCK_HEADS 8
 #define SPL_VALUE_ACC 12
 #define SPL_VALUE_VECTORS(nh) ((nh) == 1 ? 8 : (nh) < 4 ? 4 : (nh) == 4 ? 3 : 2)
 /* With weights in registers of their own: chunk sums go to memory, once for 16 tokens. */
 #define SPL_WIDE_VALUE_ACC 18
-#define SPL_WIDE_VALUE_HEADS 4
-#define SPL_WIDE_VALUE_VECTORS(nh) ((nh) == 1 ? 8 : (nh) <= 4 ? 4 : 3)
+#define SPL_WIDE_VALUE_VECTORS(nh) ((nh) == 1 ? 8 : (nh) <= 4 ? 4 : (nh) <= 6 ? 3 : 2)
 /* By strips go groups of one block of heads: more wait for multiplications rather than for memory.
  */
 #define SPL_STRIP_GROUPS(X) X(1) X(2) X(3) X(4) X(5) X(6)
@@ -246,7 +249,7 @@ SPL_INLINE void vf_transpose(vf *x) {
 /* ── dot products: a vd holds those of two tokens, SPL_DOT_LANES lanes each ────────────────── */
 
 typedef __m512 vd;
-#define VD_ASKS_ROWS(bits) ((bits) <= 16)
+#define VD_ASKS_ROWS(bits, nh) ((bits) <= 16 && (nh) <= SPL_MAX_BLOCK_HEADS)
 #define VD_TOKENS 2 /* rows whose products one vd holds */
 /* Q as often as a vd has tokens, or once where one block has all heads: then there are others
  * beside it, or few multiplications for each load, and less of it in the first cache is worth more
@@ -254,9 +257,9 @@ typedef __m512 vd;
 #define VD_Q_COPIES(n_heads) ((n_heads) <= SPL_MAX_BLOCK_HEADS ? 1 : VD_TOKENS)
 #define VD_MAX_ACC 24
 #define VD_MAX_VECTORS 4
-#define VD_SCORE_VECTORS(nh) 4
-/* Vectors 0-3 hold tokens 0-3 and, in their second halves, 4-7. */
-#define VD_ROW_TOKEN(i) ((i) / 2 + (i) % 2 * 4)
+#define VD_SCORE_VECTORS(nh) ((nh) <= SPL_MAX_BLOCK_HEADS ? 4 : 2)
+/* nv vectors hold nv tokens and, in their second halves, the nv tokens behind those. */
+#define VD_ROW_TOKEN(i, nv) ((i) / 2 + (i) % 2 * (nv))
 #define VD_ROWS(rows, v, c) (rows)[2 * (v)] + (c), (rows)[2 * (v) + 1] + (c)
 #define VD_SAME(p) (p), (p)
 
@@ -267,7 +270,10 @@ SPL_INLINE vd vd_fma(vd a, vd b, vd c) {
   return _mm512_fmadd_ps(a, b, c);
 }
 SPL_INLINE vd vd_load_q(const float *q, const int copies) {
-  return copies == 1 ? _mm512_broadcast_f32x8(_mm256_loadu_ps(q)) : _mm512_loadu_ps(q);
+  if (copies == 1) return _mm512_broadcast_f32x8(_mm256_loadu_ps(q));
+  vd x = _mm512_loadu_ps(q);
+  __asm__("" : "+v"(x)); /* else gcc loads it again for each multiplication */
+  return x;
 }
 
 SPL_INLINE vd vd_join(__m256 a, __m256 b) {
@@ -381,12 +387,26 @@ SPL_INLINE __m512 vd_sums(const vd *a, const vd *b, float c) {
 
 /* dst[h * stride + t] = sum of acc[h][token t], times c, for nh heads and nv vectors of tokens. */
 SPL_INLINE void vd_store_sums(float *dst, int64_t stride, const vd *acc, int nh, int nv, float c) {
-  (void)nv; /* 4 */
-  SPL_UNROLL for (int h = 0; h < nh; h += 2) {
-    const vd *a = acc + h * 4, *b = h + 1 < nh ? a + 4 : a;
-    const __m512 s = vd_sums(a, b, c);
-    _mm256_storeu_ps(dst + h * stride, _mm512_castps512_ps256(s));
-    if (h + 1 < nh) _mm256_storeu_ps(dst + (h + 1) * stride, _mm512_extractf32x8_ps(s, 1));
+  if (nv == 4) {
+    SPL_UNROLL for (int h = 0; h < nh; h += 2) {
+      const vd *a = acc + h * 4, *b = h + 1 < nh ? a + 4 : a;
+      const __m512 s = vd_sums(a, b, c);
+      _mm256_storeu_ps(dst + h * stride, _mm512_castps512_ps256(s));
+      if (h + 1 < nh) _mm256_storeu_ps(dst + (h + 1) * stride, _mm512_extractf32x8_ps(s, 1));
+    }
+    return;
+  }
+  SPL_UNROLL for (int h = 0; h < nh; h += 4) { /* two vectors each */
+    vd x[8];
+    SPL_UNROLL for (int i = 0; i < 8; i++) x[i] = acc[h + i / 2 < nh ? h * 2 + i : i % 2];
+    /* Of two heads each: their first tokens, their second ones. */
+    const __m512d s = _mm512_castps_pd(vd_sums(x, x + 4, c));
+    const __m512i order = _mm512_setr_epi64(0, 2, 1, 3, 4, 6, 5, 7);
+    const __m512 rows = _mm512_castpd_ps(_mm512_permutexvar_pd(order, s));
+    _mm_storeu_ps(dst + h * stride, _mm512_castps512_ps128(rows));
+    if (h + 1 < nh) _mm_storeu_ps(dst + (h + 1) * stride, _mm512_extractf32x4_ps(rows, 1));
+    if (h + 2 < nh) _mm_storeu_ps(dst + (h + 2) * stride, _mm512_extractf32x4_ps(rows, 2));
+    if (h + 3 < nh) _mm_storeu_ps(dst + (h + 3) * stride, _mm512_extractf32x4_ps(rows, 3));
   }
 }
 

@@ -200,13 +200,13 @@ SPL_INLINE float vf_hmax(vf x) {
 typedef struct vd {
   float32x4_t lo, hi;
 } vd;
-#define VD_ASKS_ROWS(bits) 0
+#define VD_ASKS_ROWS(bits, nh) 0
 #define VD_TOKENS 1
 #define VD_Q_COPIES(n_heads) 1
 #define VD_MAX_ACC 8
 #define VD_MAX_VECTORS 8
 #define VD_SCORE_VECTORS(nh) (8 / (nh))
-#define VD_ROW_TOKEN(i) (i)
+#define VD_ROW_TOKEN(i, nv) (i)
 #define VD_ROWS(rows, v, c) (rows)[v] + (c)
 #define VD_SAME(p) (p)
 
