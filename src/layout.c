@@ -52,9 +52,9 @@ void spl_scratch_add(const spl_shape *shape, spl_scratch *scratch, int64_t place
   scratch->n_groups = spl_max(scratch->n_groups, place + 1);
   scratch->max_stride = spl_max(scratch->max_stride, spl_score_stride(n_tokens));
   scratch->max_wide = spl_max(scratch->max_wide, wide_floats(shape, n_rows, n_tokens));
-  if (spl_walks_strips(shape, n_rows)) {
-    raise_to(&scratch->strip_stride[place], spl_score_stride(n_tokens));
-    raise_to(&scratch->has_part[place], n_tokens > SPL_CHUNK_TOKENS);
+  if (spl_walks_together(shape, n_rows)) {
+    raise_to(&scratch->own_stride[place], spl_score_stride(n_tokens));
+    raise_to(&scratch->has_part[place], shape->by_strips && n_tokens > SPL_CHUNK_TOKENS);
   } else {
     scratch->max_scores = spl_max(scratch->max_scores, n_rows * spl_score_stride(n_tokens));
   }
@@ -68,7 +68,7 @@ void spl_scratch_add(const spl_shape *shape, spl_scratch *scratch, int64_t place
 
 static bool same_places(const spl_scratch *a, int64_t i, const spl_scratch *b, int64_t j) {
   return a->rows[i] == b->rows[j] && a->folding_rows[i] == b->folding_rows[j] &&
-         a->q_rows[i] == b->q_rows[j] && a->strip_stride[i] == b->strip_stride[j] &&
+         a->q_rows[i] == b->q_rows[j] && a->own_stride[i] == b->own_stride[j] &&
          a->has_part[i] == b->has_part[j];
 }
 
@@ -97,14 +97,14 @@ typedef struct place_needs {
 static bool find_needs(const spl_shape *shape, const spl_scratch *scratch, int64_t place,
                        place_needs *needs) {
   const int64_t folding_heads = scratch->folding_rows[place] * shape->group;
-  const int64_t scores = scratch->strip_stride[place] * shape->group;
+  const int64_t scores = scratch->own_stride[place] * shape->group;
   const int64_t sums = shape->group * shape->dv_padded; /* of one query row */
   needs->heads = scratch->rows[place] * shape->group;
   needs->rounded = shape->kernels->rounds_weights ? needs->heads : 0;
   needs->floats[Q_ROWS] = q_floats(shape, scratch->q_rows[place]);
   needs->floats[SCORE_ROWS] = scores;
   needs->floats[PART_ROWS] = scratch->has_part[place] ? sums : 0;
-  needs->floats[CHUNK_ROWS] = scores > 0 ? sums : 0;
+  needs->floats[CHUNK_ROWS] = shape->by_strips && scores > 0 ? sums : 0;
   if (!spl_mul(needs->heads, shape->dv_padded, &needs->floats[ACC_ROWS]) ||
       !spl_mul(folding_heads, shape->dv_padded, &needs->floats[HIGH_ROWS])) {
     return false;

@@ -11,31 +11,32 @@
 
 /* Most bytes of one task's scratch that go on the stack. */
 #define SPL_STACK_BYTES (96 * 1024)
-/* Most KV heads that a task walks side by side (src/bundle.h), by strips and by tiles. */
-#define SPL_MAX_BUNDLE SPL_MAX_STRIP_GROUPS
+/* Most KV heads that a task walks side by side (src/bundle.h), by strips and otherwise. */
+#define SPL_MAX_BUNDLE SPL_MAX_TOGETHER
 #define SPL_MAX_TILE_BUNDLE 16
 
 /* What the pieces of one task ask of its scratch. Each place in a bundle has a state of its own,
  * for the most query rows of any piece that is walked there, and sums to fold into for the most of
  * any that folds. Scores last for one tile of one piece: all places share them, but those that are
- * walked by strips, which have sums of one tile, too. */
+ * walked together, and by strips they have sums of one tile, too. */
 typedef struct spl_scratch {
   int64_t max_stride; /* of scores */
-  int64_t max_scores; /* of one row of heads, times query rows; of pieces walked by tiles */
+  int64_t max_scores; /* of one row of heads, times query rows; of pieces walked one by one */
   int64_t max_wide;   /* floats of spl_group.wide */
   int64_t n_groups;   /* places of bundles with tokens: 0 .. SPL_MAX_BUNDLE */
   uint8_t rows[SPL_MAX_BUNDLE], folding_rows[SPL_MAX_BUNDLE];
-  uint8_t q_rows[SPL_MAX_BUNDLE]; /* those whose Q is largest: that of more can be smaller */
-  uint8_t strip_stride[SPL_MAX_BUNDLE], has_part[SPL_MAX_BUNDLE]; /* of pieces walked by strips */
+  uint8_t q_rows[SPL_MAX_BUNDLE];     /* those whose Q is largest: that of more can be smaller */
+  uint8_t own_stride[SPL_MAX_BUNDLE]; /* of scores of pieces walked together */
+  uint8_t has_part[SPL_MAX_BUNDLE];   /* of pieces walked by strips */
 } spl_scratch;
 
-/* Whether pieces of n_rows are walked by strips. */
-static inline bool spl_walks_strips(const spl_shape *shape, int64_t n_rows) {
-  return shape->by_strips && n_rows == 1;
+/* Whether pieces of n_rows are walked together, K of all of them before V. */
+static inline bool spl_walks_together(const spl_shape *shape, int64_t n_rows) {
+  return shape->together && n_rows == 1;
 }
 
-/* Where a group has its scores: all groups in one place where a piece is walked by tiles, each in
- * its own by strips, and then sums of a tile and of a chunk, too. */
+/* Where a group has its scores: all groups in one place where pieces are walked one by one, each in
+ * its own together, and by strips sums of a tile and of a chunk, too. */
 typedef struct spl_score_places {
   float *shared, *own, *part, *chunk;
 } spl_score_places;

@@ -172,10 +172,14 @@ static spl_bundle_limit choose_bundle(const spl_shape *shape) {
   if (!most_bytes(shape, &none, &shared) || !most_bytes(shape, &one, &all)) return alone;
   const int64_t by_scratch =
       spl_max(1, (SPL_BUNDLE_SCRATCH_BYTES - shared) / spl_max(1, all - shared));
-  const int64_t by_strips = spl_min(SPL_MAX_BUNDLE, by_scratch);
-  const int64_t by_tiles = spl_min(spl_min(SPL_MAX_TILE_BUNDLE, by_cache), by_scratch);
-  const int64_t tile_heads = even_heads(p, by_tiles);
-  const int64_t heads = shape->by_strips ? even_heads(p, by_strips) : tile_heads;
+  const int64_t by_tiles = spl_min(SPL_MAX_TILE_BUNDLE, by_scratch);
+  const int64_t tile_heads = even_heads(p, spl_min(by_tiles, by_cache));
+  int64_t heads = tile_heads;
+  if (shape->by_strips) {
+    heads = even_heads(p, spl_min(SPL_MAX_BUNDLE, by_scratch));
+  } else if (shape->together) {
+    heads = even_heads(p, spl_min(by_tiles, by_cache * 2));
+  }
   return (spl_bundle_limit){heads, tile_heads, spl_max(heads, SPL_BUNDLE_SCRATCH_BYTES / all)};
 }
 

@@ -8,8 +8,8 @@
 #include "rows.h"
 #include "split.h"
 
-/* Of KV heads that a task walks side by side: most bytes of K and V in one tile of theirs, unless
- * it is walked by strips, and of scratch. */
+/* Of KV heads that a task walks side by side: most bytes of K and V in one tile of theirs, for
+ * twice as many heads where they are walked together, any by strips; and most bytes of scratch. */
 #define SPL_BUNDLE_BYTES (512 * 1024)
 #define SPL_BUNDLE_SCRATCH_BYTES (256 * 1024)
 

@@ -425,9 +425,11 @@ splitkv_status spl_resolve(const splitkv_problem *problem, spl_shape *shape, spl
   if (status != SPLITKV_OK) return status;
   shape->is_side_by_side =
       p->n_heads_kv > 1 && shape->k.head < shape->k.token && shape->v.head < shape->v.token;
-  shape->by_strips = shape->is_side_by_side && shape->group <= shape->kernels->strip_heads &&
-                     (int)p->dtype_kv < SPL_N_PLAIN_DTYPES &&
-                     shape->kernels->attend_strips[p->dtype_kv] != NULL;
+  const bool few_heads = shape->group <= shape->kernels->strip_heads;
+  shape->together = (shape->is_side_by_side || !few_heads) && shape->group <= SPL_TOGETHER_HEADS &&
+                    (int)p->dtype_kv < SPL_N_PLAIN_DTYPES &&
+                    shape->kernels->attend_together[p->dtype_kv] != NULL;
+  shape->by_strips = shape->together && few_heads;
   return SPLITKV_OK;
 }
 

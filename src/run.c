@@ -144,10 +144,10 @@ static void begin_group(const run_context *run, const row_bundle *b, const spl_p
   g->n_heads = b->n_rows * shape->group;
   g->score_stride = spl_score_stride(piece->end - piece->first);
   g->positions = b->positions;
-  const bool by_strips = spl_walks_strips(shape, b->n_rows);
-  g->scores = by_strips ? places->own : places->shared;
-  g->part = by_strips ? places->part : NULL;
-  g->chunk = by_strips ? places->chunk : NULL;
+  const bool together = spl_walks_together(shape, b->n_rows);
+  g->scores = together ? places->own : places->shared;
+  g->part = together ? places->part : NULL;
+  g->chunk = together ? places->chunk : NULL;
   g->n_tiles = 0;
   g->n_folds = 0;
   if (p->flags & SPLITKV_FLAG_ALIBI) {
@@ -195,7 +195,7 @@ static int64_t end_of_equals(const bundle_tile *tile, int64_t first, int64_t n_t
   return end;
 }
 
-/* One tile of all pieces of a bundle that take part in it: one by one, or by strips all neighbours
+/* One tile of all pieces of a bundle that take part in it: one by one, or together all neighbours
  * that have the same tokens. Each asks for its share of the tile that follows, whose rows are as
  * wide as the heads that take part there. */
 static void attend_tile(const run_context *run, const bundle_tile *tile, const bundle_tile *next,
@@ -212,13 +212,13 @@ static void attend_tile(const run_context *run, const bundle_tile *tile, const b
   }
   t.next_k.bytes = spl_kv_bytes(shape, p->head_dim + others * shape->k.head);
   t.next_v.bytes = spl_kv_bytes(shape, p->head_dim_v + others * shape->v.head);
-  const bool by_strips = spl_walks_strips(shape, tile->bundle->n_rows);
+  const bool together = spl_walks_together(shape, tile->bundle->n_rows);
   const int64_t k_step = spl_kv_bytes(shape, shape->k.head);
   const int64_t v_step = spl_kv_bytes(shape, shape->v.head);
   int64_t asked = 0, done = 0;
   for (int64_t i = tile->first_piece, n = 1; done < tile->n_pieces; i += n) {
     t.n_tokens = tokens_in_tile(&pieces[i], tile->token);
-    n = by_strips ? end_of_equals(tile, i, t.n_tokens) - i : 1;
+    n = together ? end_of_equals(tile, i, t.n_tokens) - i : 1;
     if (t.n_tokens == 0) continue;
     done += n;
     const int64_t end = next->n * done / tile->n_pieces;
@@ -228,8 +228,8 @@ static void attend_tile(const run_context *run, const bundle_tile *tile, const b
     t.next_k.starts = next->k + asked;
     t.next_v.starts = next->v + asked;
     asked = end;
-    if (by_strips) {
-      shape->kernels->attend_strips[p->dtype_kv](&groups[i], n, &t, k_step, v_step);
+    if (together) {
+      shape->kernels->attend_together[p->dtype_kv](&groups[i], n, &t, k_step, v_step);
       continue;
     }
     const int64_t head = pieces[i].head;

@@ -21,8 +21,7 @@ typedef __m512 vf;
 /* With weights in registers of their own: chunk sums go to memory, once for 16 tokens. */
 #define SPL_WIDE_VALUE_ACC 18
 #define SPL_WIDE_VALUE_VECTORS(nh) ((nh) == 1 ? 8 : (nh) <= 4 ? 4 : (nh) <= 6 ? 3 : 2)
-/* By strips go groups of one block of heads: more wait for multiplications rather than for memory.
- */
+/* By strips go groups of few heads: more wait for multiplications rather than for memory. */
 #define SPL_STRIP_GROUPS(X) X(1) X(2) X(3) X(4) X(5) X(6)
 #define SPL_STRIP_HEADS SPL_MAX_BLOCK_HEADS
 #define SPL_STRIP_VECTORS(bits, nh) ((bits) > 16 ? 1 : (nh) < 3 || (nh) > 5 ? 2 : 4)
