@@ -380,6 +380,17 @@ static void look_ahead(const run_context *run, const bundle_tile *tile, const ro
   }
 }
 
+/* Asks for K of the first tile of a task, which no tile before it has asked for, where rows of
+ * several heads are read in parts: no hardware prefetcher finds those. */
+static void ask_for_first(const run_context *run, const bundle_tile *tile) {
+  const spl_shape *shape = &run->plan->shape;
+  if (!shape->together || shape->by_strips || tile->wide <= 1) return;
+  const int64_t bytes =
+      spl_kv_bytes(shape, shape->problem.head_dim + (tile->wide - 1) * shape->k.head);
+  for (int64_t t = 0; t < tile->n; t++)
+    shape->kernels->ask_for_rows(tile->k[t], 1, bytes, bytes);
+}
+
 /* All pieces of a task, bundle by bundle and tile by tile, always one tile ahead. */
 static void run_pieces(const run_context *run, int64_t task, const spl_task_scratch *where,
                        unsigned char *scratch) {
@@ -394,6 +405,7 @@ static void run_pieces(const run_context *run, int64_t task, const spl_task_scra
   bundle_tile *tile = &tiles[0], *next = &tiles[1];
   if (!next_bundle(run->plan, &walk, now)) return;
   find_tile(run, now, now->pieces.first, tile);
+  ask_for_first(run, tile);
   do {
     (void)next_bundle(run->plan, &walk, after);
     const spl_bundle *b = &now->pieces;
