@@ -313,7 +313,9 @@ static void measure_before(int64_t n_requests, int64_t page_size, int csr, int t
     lens[i] = LENGTH;
     offsets[i + 1] = (int32_t)((i + 1) * pages);
   }
-  void *some = get_memory(64);
+  /* Merging is done, whatever the pool does. */
+  const splitkv_problem *p = &r.problem;
+  void *some = get_memory(sizeof(float) * (size_t)(n_requests * p->n_heads_q * p->head_dim));
   splitkv_tensors_init(&r.tensors);
   r.tensors.q = r.tensors.k = r.tensors.v = r.tensors.out = some;
   r.tensors.block_table = table;

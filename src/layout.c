@@ -3,6 +3,8 @@
  * SPDX-License-Identifier: Apache-2.0 */
 #include "layout.h"
 
+#include <string.h>
+
 #include "checked.h"
 
 /* Bytes of one partial slot: [group][dv] sums, and [group] pairs (lse, weight). */
@@ -46,24 +48,53 @@ static int64_t wide_floats(const spl_shape *shape, int64_t n_rows, int64_t n_tok
                               (int)shape->problem.dtype_kv, n_tokens);
 }
 
+/* What a piece of n_rows and n_tokens > 0 asks for at its place. */
+typedef struct piece_needs {
+  int64_t n_rows, stride, wide;
+  bool together, has_part, folds;
+} piece_needs;
+
+static piece_needs needs_of_piece(const spl_shape *shape, int64_t n_rows, int64_t n_tokens) {
+  return (piece_needs){.n_rows = n_rows,
+                       .stride = spl_score_stride(n_tokens),
+                       .wide = wide_floats(shape, n_rows, n_tokens),
+                       .together = spl_walks_together(shape, n_rows),
+                       .has_part = shape->by_strips && n_tokens > SPL_CHUNK_TOKENS,
+                       .folds = folds(n_tokens)};
+}
+
+static void add_at(const spl_shape *shape, spl_scratch *scratch, int64_t place,
+                   const piece_needs *piece) {
+  scratch->n_groups = spl_max(scratch->n_groups, place + 1);
+  scratch->max_stride = spl_max(scratch->max_stride, piece->stride);
+  scratch->max_wide = spl_max(scratch->max_wide, piece->wide);
+  if (piece->together) {
+    raise_to(&scratch->own_stride[place], piece->stride);
+    raise_to(&scratch->has_part[place], piece->has_part);
+  } else {
+    scratch->max_scores = spl_max(scratch->max_scores, piece->n_rows * piece->stride);
+  }
+  raise_to(&scratch->rows[place], piece->n_rows);
+  if (piece->folds) raise_to(&scratch->folding_rows[place], piece->n_rows);
+  const int64_t q_rows = scratch->q_rows[place];
+  if (q_rows == piece->n_rows) return;
+  if (q_rows == 0 || q_floats(shape, piece->n_rows) > q_floats(shape, q_rows))
+    scratch->q_rows[place] = (uint8_t)piece->n_rows;
+}
+
 void spl_scratch_add(const spl_shape *shape, spl_scratch *scratch, int64_t place, int64_t n_rows,
                      int64_t n_tokens) {
   if (n_tokens == 0) return;
-  scratch->n_groups = spl_max(scratch->n_groups, place + 1);
-  scratch->max_stride = spl_max(scratch->max_stride, spl_score_stride(n_tokens));
-  scratch->max_wide = spl_max(scratch->max_wide, wide_floats(shape, n_rows, n_tokens));
-  if (spl_walks_together(shape, n_rows)) {
-    raise_to(&scratch->own_stride[place], spl_score_stride(n_tokens));
-    raise_to(&scratch->has_part[place], shape->by_strips && n_tokens > SPL_CHUNK_TOKENS);
-  } else {
-    scratch->max_scores = spl_max(scratch->max_scores, n_rows * spl_score_stride(n_tokens));
-  }
-  raise_to(&scratch->rows[place], n_rows);
-  if (folds(n_tokens)) raise_to(&scratch->folding_rows[place], n_rows);
-  const int64_t q_rows = scratch->q_rows[place];
-  if (q_rows == n_rows) return;
-  if (q_rows == 0 || q_floats(shape, n_rows) > q_floats(shape, q_rows))
-    scratch->q_rows[place] = (uint8_t)n_rows;
+  const piece_needs piece = needs_of_piece(shape, n_rows, n_tokens);
+  add_at(shape, scratch, place, &piece);
+}
+
+void spl_scratch_add_all(const spl_shape *shape, spl_scratch *scratch, int64_t n_places,
+                         int64_t n_rows, int64_t n_tokens) {
+  if (n_tokens == 0) return;
+  const piece_needs piece = needs_of_piece(shape, n_rows, n_tokens);
+  for (int64_t i = 0; i < n_places; i++)
+    add_at(shape, scratch, i, &piece);
 }
 
 static bool same_places(const spl_scratch *a, int64_t i, const spl_scratch *b, int64_t j) {
@@ -73,12 +104,16 @@ static bool same_places(const spl_scratch *a, int64_t i, const spl_scratch *b, i
 }
 
 bool spl_scratch_same(const spl_scratch *a, const spl_scratch *b) {
-  if (a->n_groups != b->n_groups || a->max_stride != b->max_stride ||
-      a->max_scores != b->max_scores || a->max_wide != b->max_wide) {
+  return memcmp(a, b, sizeof *a) == 0;
+}
+
+bool spl_scratch_is_full(const spl_scratch *scratch, const spl_scratch *most, int64_t n_places) {
+  if (scratch->max_stride != most->max_stride || scratch->max_scores != most->max_scores ||
+      scratch->max_wide != most->max_wide) {
     return false;
   }
-  for (int64_t i = 0; i < a->n_groups; i++) {
-    if (!same_places(a, i, b, i)) return false;
+  for (int64_t i = 0; i < n_places; i++) {
+    if (!same_places(scratch, i, most, i)) return false;
   }
   return true;
 }

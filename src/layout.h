@@ -5,6 +5,7 @@
 #ifndef SPL_LAYOUT_H
 #define SPL_LAYOUT_H
 
+#include <assert.h>
 #include <stdbool.h>
 
 #include "problem.h"
@@ -29,6 +30,7 @@ typedef struct spl_scratch {
   uint8_t own_stride[SPL_MAX_BUNDLE]; /* of scores of pieces walked together */
   uint8_t has_part[SPL_MAX_BUNDLE];   /* of pieces walked by strips */
 } spl_scratch;
+static_assert(sizeof(spl_scratch) == 4 * sizeof(int64_t) + 5 * SPL_MAX_BUNDLE, "no padding");
 
 /* Whether pieces of n_rows are walked together, K of all of them before V. */
 static inline bool spl_walks_together(const spl_shape *shape, int64_t n_rows) {
@@ -44,6 +46,14 @@ typedef struct spl_score_places {
 /* Adds a piece of n_rows and n_tokens at a place. No tokens need no scratch. */
 void spl_scratch_add(const spl_shape *shape, spl_scratch *scratch, int64_t place, int64_t n_rows,
                      int64_t n_tokens);
+
+/* The same at each of the first n_places. */
+void spl_scratch_add_all(const spl_shape *shape, spl_scratch *scratch, int64_t n_places,
+                         int64_t n_rows, int64_t n_tokens);
+
+/* Whether no piece at the first n_places could add to it, where no task asks for more than `most`.
+ */
+bool spl_scratch_is_full(const spl_scratch *scratch, const spl_scratch *most, int64_t n_places);
 
 /* Whether they ask for the same. */
 bool spl_scratch_same(const spl_scratch *a, const spl_scratch *b);

@@ -343,23 +343,40 @@ static int64_t longest_between(const splitkv_plan *plan, const spl_place *from,
   return spl_max(longest, spl_longest_piece_in(p, length, 0, to->token));
 }
 
-/* What the pieces between two places of one block ask of scratch; `to` may be the start of the next
- * block. */
+/* Whether the rule cuts a row of so many tokens. */
+static bool is_cut_by_rule(const splitkv_problem *p, int64_t length) {
+  if (p->split_policy == SPLITKV_SPLIT_FIXED_SIZE) return length > p->split_value;
+  return spl_n_pieces(p, length) > 1;
+}
+
+/* What the pieces between two places of one block ask of scratch, no more than `limit`; `to` may be
+ * the start of the next block. */
 static void add_pieces(const splitkv_plan *plan, const spl_place *from, const spl_place *to,
-                       spl_scratch *scratch) {
+                       const spl_scratch *limit, spl_scratch *scratch) {
   const splitkv_problem *p = spl_rule(plan, from->block);
   const int64_t length = spl_attended(plan, from->block), rows = plan->blocks[from->block].n_rows;
-  const int64_t most = spl_bundle_width(plan, from->block, p->n_heads_kv);
-  if (most == 1 || spl_n_pieces(p, length) > 1) { /* one by one, however many */
+  const bool is_cut = is_cut_by_rule(p, length);
+  const int64_t most = is_cut ? 1 : spl_bundle_width(plan, from->block, p->n_heads_kv);
+  /* A part of the heads may go in wider bundles than all of them. */
+  if (spl_scratch_is_full(scratch, limit, is_cut ? 1 : spl_most_heads(&plan->limit, rows))) return;
+  if (most == 1) { /* one by one, however many */
     const bool ends_here = to->block == from->block;
     const spl_place end = {from->block, ends_here ? to->head : p->n_heads_kv,
                            ends_here ? to->token : 0};
     spl_scratch_add(&plan->shape, scratch, 0, rows, longest_between(plan, from, &end));
     return;
   }
-  if (from->head == 0 && from->token == 0 && to->block > from->block) { /* whole heads */
-    for (int64_t i = most - 1; i >= 0; i--)
-      spl_scratch_add(&plan->shape, scratch, i, rows, length);
+  const bool is_level = spl_is_level(plan, from->block), to_end = to->block > from->block;
+  const int64_t next_head = from->head + 1;
+  const bool to_next =
+      to_end ? next_head == p->n_heads_kv : to->head == next_head && to->token == 0;
+  if (!is_level && (to_next || (!to_end && to->head == from->head))) { /* of one head */
+    spl_scratch_add(&plan->shape, scratch, 0, rows, (to_next ? length : to->token) - from->token);
+    return;
+  }
+  if (is_level || (from->head == 0 && from->token == 0 && to_end)) { /* the same of all heads */
+    spl_scratch_add_all(&plan->shape, scratch, most, rows,
+                        (to_end ? length : to->token) - from->token);
     return;
   }
   const spl_walk pieces = {plan, *from, *to, 0};
@@ -378,12 +395,12 @@ static void measure_scratch(const splitkv_plan *plan, int64_t task, const spl_sc
   const spl_place end = plan->tasks[task + 1].start;
   spl_place at = plan->tasks[task].start;
   *scratch = (spl_scratch){0};
-  while (at.block < end.block && !spl_scratch_same(scratch, most)) {
+  while (at.block < end.block && !spl_scratch_is_full(scratch, most, most->n_groups)) {
     const spl_place next = {at.block + 1, 0, 0};
-    add_pieces(plan, &at, &next, scratch);
+    add_pieces(plan, &at, &next, most, scratch);
     at = next;
   }
-  if (at.block == end.block && !same_place(&at, &end)) add_pieces(plan, &at, &end, scratch);
+  if (at.block == end.block && !same_place(&at, &end)) add_pieces(plan, &at, &end, most, scratch);
 }
 
 /* Where each task's scratch lies in the workspace, sized by the pieces that it really has: its rows
