@@ -154,9 +154,9 @@ static int64_t even_heads(const splitkv_problem *p, int64_t most) {
 }
 
 /* How much is walked side by side: where the rows of a token's heads lie side by side, bundles of
- * even size, as many heads as are worth their memory: this tile and the next one, or strips of
- * them, should stay in a second-level cache, and scratch should be kilobytes. It depends on the
- * problem alone, so that scratch never shrinks where pieces grow. */
+ * even size, as many heads as are worth their memory: this tile and the next one, halves or
+ * strips of them, should stay in a second-level cache, and scratch should be kilobytes. It depends
+ * on the problem alone, so that scratch never shrinks where pieces grow. */
 static spl_bundle_limit choose_bundle(const spl_shape *shape) {
   const splitkv_problem *p = &shape->problem;
   const spl_bundle_limit alone = {1, 1, 1};
