@@ -234,12 +234,17 @@ static void measure_all_planning(void) {
       }
     }
   }
-  /* Scratch of a task lies in the workspace. */
+  /* Scratch of a task lies in the workspace: of heads side by side, and of one with many. */
+  p.problem.n_heads_q = 64;
+  p.batch.n_workers = 64;
+  set_policy(&p.problem, SPLITKV_SPLIT_AUTO);
+  measure_planning(&p, "AUTO ragged CSR 64 workers, 64/8");
+  set_policy(&p.problem, SPLITKV_SPLIT_FIXED_SIZE);
+  measure_planning(&p, "FIXED_SIZE ragged CSR 64 w., 64/8");
   set_policy(&p.problem, SPLITKV_SPLIT_AUTO);
   p.problem.n_heads_kv = 1;
   p.problem.n_heads_q = 128;
   p.problem.head_dim = p.problem.head_dim_v = 512;
-  p.batch.n_workers = 64;
   measure_planning(&p, "AUTO ragged CSR 64 workers, MLA");
   p.batch.n_requests = 1;
   p.batch.n_workers = 2;

@@ -7,6 +7,7 @@
 
 int64_t spl_bundle_width(const splitkv_plan *plan, int64_t block, int64_t n) {
   const int64_t most = spl_most_heads(&plan->limit, plan->blocks[block].n_rows);
+  if (n <= most) return n; /* without a division, which planning has for each task */
   return spl_ceil_div(n, spl_ceil_div(n, most));
 }
 

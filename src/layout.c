@@ -21,16 +21,6 @@ static bool take(unsigned char *base, int64_t *offset, int64_t n, size_t element
 
 /* ── scratch ────────────────────────────────────────────────────────────────────────────────── */
 
-/* The last tile may be a partial one: what counts is that there is a tile that folds. */
-static bool folds(int64_t n_tokens) {
-  return n_tokens > (int64_t)(SPL_FOLD_TILES - 1) * SPL_TILE_TOKENS;
-}
-
-int64_t spl_score_stride(int64_t n_tokens) {
-  if (n_tokens >= SPL_TILE_TOKENS) return SPL_TILE_TOKENS; /* one tile at most */
-  return spl_ceil_div(n_tokens, SPL_LANES) * SPL_LANES;
-}
-
 static void raise_to(uint8_t *most, int64_t n) {
   if (n > *most) *most = (uint8_t)n; /* at most SPL_MAX_BLOCK_ROWS or SPL_TILE_TOKENS */
 }
@@ -55,12 +45,13 @@ typedef struct piece_needs {
 } piece_needs;
 
 static piece_needs needs_of_piece(const spl_shape *shape, int64_t n_rows, int64_t n_tokens) {
+  n_tokens = spl_scratch_tokens(n_tokens);
   return (piece_needs){.n_rows = n_rows,
                        .stride = spl_score_stride(n_tokens),
                        .wide = wide_floats(shape, n_rows, n_tokens),
                        .together = spl_walks_together(shape, n_rows),
                        .has_part = shape->by_strips && n_tokens > SPL_CHUNK_TOKENS,
-                       .folds = folds(n_tokens)};
+                       .folds = n_tokens > SPL_UNFOLDED_TOKENS};
 }
 
 static void add_at(const spl_shape *shape, spl_scratch *scratch, int64_t place,

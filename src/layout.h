@@ -8,10 +8,11 @@
 #include <assert.h>
 #include <stdbool.h>
 
+#include "checked.h"
 #include "problem.h"
 
 /* Most bytes of one task's scratch that go on the stack. */
-#define SPL_STACK_BYTES (96 * 1024)
+#define SPL_STACK_BYTES (112 * 1024)
 /* Most KV heads that a task walks side by side (src/bundle.h), by strips and otherwise. */
 #define SPL_MAX_BUNDLE SPL_MAX_TOGETHER
 #define SPL_MAX_TILE_BUNDLE 16
@@ -43,6 +44,22 @@ typedef struct spl_score_places {
   float *shared, *own, *part, *chunk;
 } spl_score_places;
 
+/* Scores per row of heads for pieces of n_tokens: of one tile at most. */
+static inline int64_t spl_score_stride(int64_t n_tokens) {
+  if (n_tokens >= SPL_TILE_TOKENS) return SPL_TILE_TOKENS;
+  return spl_ceil_div(n_tokens, SPL_LANES) * SPL_LANES;
+}
+
+/* Most tokens of a piece whose sums are never folded. The last tile may be a partial one: what
+ * counts is that there is a tile that folds. */
+enum { SPL_UNFOLDED_TOKENS = (SPL_FOLD_TILES - 1) * SPL_TILE_TOKENS };
+
+/* The number of tokens that stands for all those of which a piece asks for the same scratch: whole
+ * vectors of scores up to a tile, and whether there are tiles enough to fold. */
+static inline int64_t spl_scratch_tokens(int64_t n_tokens) {
+  return n_tokens > SPL_UNFOLDED_TOKENS ? SPL_UNFOLDED_TOKENS + 1 : spl_score_stride(n_tokens);
+}
+
 /* Adds a piece of n_rows and n_tokens at a place. No tokens need no scratch. */
 void spl_scratch_add(const spl_shape *shape, spl_scratch *scratch, int64_t place, int64_t n_rows,
                      int64_t n_tokens);
@@ -57,9 +74,6 @@ bool spl_scratch_is_full(const spl_scratch *scratch, const spl_scratch *most, in
 
 /* Whether they ask for the same. */
 bool spl_scratch_same(const spl_scratch *a, const spl_scratch *b);
-
-/* Scores per row of heads for pieces of n_tokens. */
-int64_t spl_score_stride(int64_t n_tokens);
 
 /* Its bytes, of rows and of sums, both multiples of 64. */
 bool spl_scratch_bytes(const spl_shape *shape, const spl_scratch *scratch, int64_t *row_bytes,

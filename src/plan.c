@@ -21,7 +21,9 @@
 /* ── measuring a batch ──────────────────────────────────────────────────────────────────────── */
 
 typedef struct measure {
-  int64_t total_cost, total_tokens, longest_piece;
+  int64_t total_cost, total_tokens;
+  int64_t longest_piece,
+      longest_block; /* of blocks with their own rows alone, which one rule cuts */
   int64_t n_rows, n_blocks, max_block_rows;
   int64_t max_cut_rows; /* of blocks that AUTO may cut */
   int64_t n_slots;      /* where the rule cuts; for AUTO the most that n_workers can make */
@@ -29,7 +31,7 @@ typedef struct measure {
   bool cuts_level;
   spl_bundle_limit limit;
   spl_scratch most_scratch; /* of one task */
-  int64_t stack_bytes;      /* of one task's scratch; 0: it is in the workspace */
+  int64_t scratch_bytes;    /* most of one task */
 } measure;
 
 static splitkv_status fail_overflow(splitkv_error *error, const char *field, int64_t value) {
@@ -92,9 +94,11 @@ static bool add_block(const spl_shape *shape, const splitkv_problem *rule, int64
     }
     m->n_merge_runs++;
   }
-  const int64_t longest = spl_longest_piece(rule, length);
-  m->longest_piece = spl_max(m->longest_piece, longest);
-  if (!is_shared && longest >= 2 * SPL_CUT_TOKENS)
+  if (is_shared || length > m->longest_block) {
+    m->longest_piece = spl_max(m->longest_piece, spl_longest_piece(rule, length));
+    if (!is_shared) m->longest_block = length;
+  }
+  if (!is_shared && length >= 2 * SPL_CUT_TOKENS)
     m->max_cut_rows = spl_max(m->max_cut_rows, n_rows);
   m->max_block_rows = spl_max(m->max_block_rows, n_rows);
   m->n_blocks++;
@@ -193,35 +197,37 @@ static void measure_cuts(const spl_shape *shape, int64_t n_workers, measure *m) 
   m->n_merge_runs += n_workers - 1;
 }
 
-/* Scratch of all tasks in the workspace; 0 when one task's scratch fits on the stack. */
+/* Whether scratch of tasks that take at most so many bytes each lies on the stack. */
+static bool fits_stack(int64_t scratch_bytes) {
+  return scratch_bytes <= SPL_STACK_BYTES;
+}
+
+/* Most scratch of one task, and of all tasks together in the workspace. */
 static bool scratch_bound(const spl_shape *shape, const spl_bundle_limit *limit, int64_t max_rows,
                           int64_t longest_piece, int64_t n_workers, spl_scratch *most,
-                          int64_t *stack_bytes, int64_t *region_bytes) {
+                          int64_t *each, int64_t *region_bytes) {
   *region_bytes = 0;
-  *stack_bytes = 0;
-  int64_t each = 0;
   *most = most_scratch(shape, limit, max_rows, longest_piece);
-  if (!most_bytes(shape, most, &each)) return false;
-  if (!spl_round_up(each, SPLITKV_ALIGNMENT, &each)) return false;
-  if (each <= SPL_STACK_BYTES) {
-    *stack_bytes = each;
-    return true;
-  }
-  return spl_mul(each, n_workers, region_bytes);
+  if (!most_bytes(shape, most, each) || !spl_round_up(*each, SPLITKV_ALIGNMENT, each)) return false;
+  return fits_stack(*each) || spl_mul(*each, n_workers, region_bytes);
+}
+
+/* Most kinds of scratch that tasks have. */
+static int64_t scratch_kinds(int64_t scratch_bytes, int64_t n_workers) {
+  return fits_stack(scratch_bytes) ? 1 : n_workers;
 }
 
 /* Bytes of a plan: the header, then its arrays. Pointers are set when plan is not NULL. */
 static bool place_plan(int64_t n_requests, int64_t n_blocks, int64_t n_workers,
-                       int64_t n_merge_runs, splitkv_plan *plan, int64_t *bytes) {
+                       int64_t n_scratch_kinds, int64_t n_merge_runs, splitkv_plan *plan,
+                       int64_t *bytes) {
   if (n_requests == INT64_MAX) return false;
   const struct {
     int64_t n;
     size_t element;
-  } arrays[] = {{n_workers + 1, sizeof(spl_task)},
-                {n_merge_runs, sizeof(spl_merge_run)},
-                {n_blocks, sizeof(spl_block)},
-                {n_requests, sizeof(int64_t)},
-                {n_requests + 1, sizeof(int64_t)}};
+  } arrays[] = {{n_workers + 1, sizeof(spl_task)},     {n_scratch_kinds, sizeof(spl_scratch_kind)},
+                {n_merge_runs, sizeof(spl_merge_run)}, {n_blocks, sizeof(spl_block)},
+                {n_requests, sizeof(int64_t)},         {n_requests + 1, sizeof(int64_t)}};
   enum { N = sizeof arrays / sizeof arrays[0] };
   void *at[N] = {NULL};
   *bytes = 0;
@@ -232,10 +238,11 @@ static bool place_plan(int64_t n_requests, int64_t n_blocks, int64_t n_workers,
   }
   if (plan == NULL) return true;
   plan->tasks = (spl_task *)at[0];
-  plan->merges = (spl_merge_run *)at[1];
-  plan->blocks = (spl_block *)at[2];
-  plan->kv_lens = (int64_t *)at[3];
-  plan->q_offsets = (int64_t *)at[4];
+  plan->scratch_kinds = (spl_scratch_kind *)at[1];
+  plan->merges = (spl_merge_run *)at[2];
+  plan->blocks = (spl_block *)at[3];
+  plan->kv_lens = (int64_t *)at[4];
+  plan->q_offsets = (int64_t *)at[5];
   return true;
 }
 
@@ -268,17 +275,18 @@ static bool same_place(const spl_place *a, const spl_place *b) {
   return a->block == b->block && a->head == b->head && a->token == b->token;
 }
 
-/* A new task from `cut` on, unless the last one starts there too. slot: the first one behind the
- * cut by rule. */
-static void add_task(splitkv_plan *plan, const spl_place *cut, int64_t slot) {
-  if (same_place(&plan->tasks[plan->n_tasks - 1].start, cut)) return;
-  if (cut->block >= plan->n_blocks) return;
-  if (cut->token > 0 && spl_rule(plan, cut->block)->split_policy == SPLITKV_SPLIT_AUTO) {
-    slot = split_items(plan, cut);
+/* A new task from its start on, which is written behind the last task, unless that one starts there
+ * too. slot: the first one behind the cut by rule. */
+static void add_task(splitkv_plan *plan, int64_t slot) {
+  spl_task *task = &plan->tasks[plan->n_tasks];
+  if (same_place(&task[-1].start, &task->start) || task->start.block >= plan->n_blocks) return;
+  if (task->start.token > 0 &&
+      spl_rule(plan, task->start.block)->split_policy == SPLITKV_SPLIT_AUTO) {
+    slot = split_items(plan, &task->start);
   }
-  spl_task *task = &plan->tasks[plan->n_tasks++]; /* its scratch is set later, if at all */
-  task->start = *cut;
   task->slot = slot;
+  task->scratch_kind = task->scratch = 0;
+  plan->n_tasks++;
 }
 
 /* Slots of a block that the rule cuts, and what is merged of them. */
@@ -296,26 +304,35 @@ static void cut_line(splitkv_plan *plan, int64_t total_cost) {
   plan->tasks[0] = (spl_task){.start = {0, 0, 0}};
   plan->n_tasks = plan->n_blocks > 0 ? 1 : 0;
   const int64_t each = total_cost / n, rest = total_cost % n;
-  int64_t before = 0, next = 1;
+  /* Task i begins at i * each + floor(i * rest / n): `target`, and `over` of n more. */
+  int64_t before = 0, next = 1, target = each, over = rest;
   for (int64_t b = 0; b < plan->n_blocks; b++) {
     const splitkv_problem *p = spl_rule(plan, b);
     const int64_t length = spl_attended(plan, b), slots = plan->n_slots;
     const int64_t n_rows = plan->blocks[b].n_rows, pieces = spl_n_pieces(p, length);
     const int64_t weight = spl_block_weight(&plan->shape, n_rows);
     const bool has_slots = pieces > 1 || plan->blocks[b].is_shared;
+    const bool is_level = spl_is_level(plan, b);
     int64_t cost = 0;
     (void)spl_block_cost(p, length, pieces, weight, &cost); /* measured before */
     if (has_slots) add_slots(plan, b, pieces);
-    for (; next < n; next++) {
-      const int64_t target = each * next + rest * next / n;
-      if (target >= before + cost) break;
+    for (; next < n && target < before + cost; next++) {
       int64_t pieces_before = 0;
       const int64_t into = (target - before) / weight, slack = each / weight / SPL_SLACK;
-      const spl_place cut = spl_is_level(plan, b)
-                                ? spl_cut_level(p, b, length, into, slack)
-                                : spl_cut(p, b, length, into, slack, &pieces_before);
-      const bool by_rule = has_slots && cut.block == b;
-      add_task(plan, &cut, by_rule ? slots + n_rows * pieces_before : plan->n_slots);
+      spl_place *start = &plan->tasks[plan->n_tasks].start;
+      if (is_level) {
+        spl_cut_level(p, b, length, into, slack, start);
+      } else {
+        spl_cut(p, b, length, into, slack, start, &pieces_before);
+      }
+      const bool by_rule = has_slots && start->block == b;
+      add_task(plan, by_rule ? slots + n_rows * pieces_before : plan->n_slots);
+      target += each;
+      over += rest;
+      if (over >= n) {
+        target++;
+        over -= n;
+      }
     }
     before += cost;
   }
@@ -332,14 +349,21 @@ static int64_t choose_merge_tasks(const splitkv_plan *plan) {
   return spl_min(rows, spl_min(plan->n_workers, spl_max(1, floats / SPL_MERGE_FLOATS)));
 }
 
-/* The longest piece of one block between two places in it; `to` may be the end of all its heads. */
+/* The longest piece of one block between two places in it, or one that takes as much of scratch;
+ * `to` may be the end of all its heads. */
 static int64_t longest_between(const splitkv_plan *plan, const spl_place *from,
                                const spl_place *to) {
   const splitkv_problem *p = spl_rule(plan, from->block);
   const int64_t length = spl_attended(plan, from->block);
+  /* Which of the pieces are one token longer than others is worth no search where they take the
+   * same. */
+  const int64_t most = spl_longest_piece(p, length);
+  if (p->split_policy == SPLITKV_SPLIT_FIXED_COUNT && most > 1 &&
+      spl_scratch_tokens(most) == spl_scratch_tokens(most - 1))
+    return most;
   if (from->head == to->head) return spl_longest_piece_in(p, length, from->token, to->token);
   int64_t longest = spl_longest_piece_in(p, length, from->token, length);
-  if (to->head > from->head + 1) longest = spl_max(longest, spl_longest_piece(p, length));
+  if (to->head > from->head + 1) longest = spl_max(longest, most);
   return spl_max(longest, spl_longest_piece_in(p, length, 0, to->token));
 }
 
@@ -349,34 +373,87 @@ static bool is_cut_by_rule(const splitkv_problem *p, int64_t length) {
   return spl_n_pieces(p, length) > 1;
 }
 
-/* What the pieces between two places of one block ask of scratch, no more than `limit`; `to` may be
- * the start of the next block. */
-static void add_pieces(const splitkv_plan *plan, const spl_place *from, const spl_place *to,
-                       const spl_scratch *limit, spl_scratch *scratch) {
+/* Most pieces of a block side by side, those of a part of its heads included, which may go in wider
+ * bundles than all of them. */
+static int64_t most_places(const splitkv_plan *plan, int64_t block) {
+  const int64_t whole = spl_most_heads(&plan->limit, plan->blocks[block].n_rows);
+  return is_cut_by_rule(spl_rule(plan, block), spl_attended(plan, block)) ? 1 : whole;
+}
+
+/* What pieces ask of scratch where that is the same at each of so many places: room for a piece of
+ * n_rows and n_tokens (spl_scratch_tokens). */
+typedef struct even_pieces {
+  int64_t n_places, n_rows, n_tokens; /* 0 where there are no tokens */
+} even_pieces;
+
+static bool same_pieces(const even_pieces *a, const even_pieces *b) {
+  return a->n_places == b->n_places && a->n_rows == b->n_rows && a->n_tokens == b->n_tokens;
+}
+
+/* Whether there is room for a piece at each of so many places. */
+static bool has_room(const even_pieces *all, int64_t n_places, int64_t n_rows, int64_t n_tokens) {
+  return n_tokens == 0 || (all->n_rows == n_rows && all->n_places >= n_places &&
+                           all->n_tokens >= spl_scratch_tokens(n_tokens));
+}
+
+/* Makes room for them; false, and nothing is changed, where that is not even. */
+static bool add_even(even_pieces *all, int64_t n_places, int64_t n_rows, int64_t n_tokens) {
+  if (has_room(all, n_places, n_rows, n_tokens)) return true;
+  n_tokens = spl_scratch_tokens(n_tokens);
+  if (all->n_tokens > 0 &&
+      (all->n_rows != n_rows || all->n_places > n_places || all->n_tokens > n_tokens))
+    return false;
+  all->n_places = n_places;
+  all->n_rows = n_rows;
+  all->n_tokens = n_tokens;
+  return true;
+}
+
+/* Makes room for the pieces between two places of one block, if that is even; `to` may be the start
+ * of the next one. */
+static bool add_even_of_block(const splitkv_plan *plan, const spl_place *from, const spl_place *to,
+                              even_pieces *all) {
   const splitkv_problem *p = spl_rule(plan, from->block);
   const int64_t length = spl_attended(plan, from->block), rows = plan->blocks[from->block].n_rows;
-  const bool is_cut = is_cut_by_rule(p, length);
-  const int64_t most = is_cut ? 1 : spl_bundle_width(plan, from->block, p->n_heads_kv);
-  /* A part of the heads may go in wider bundles than all of them. */
-  if (spl_scratch_is_full(scratch, limit, is_cut ? 1 : spl_most_heads(&plan->limit, rows))) return;
-  if (most == 1) { /* one by one, however many */
-    const bool ends_here = to->block == from->block;
-    const spl_place end = {from->block, ends_here ? to->head : p->n_heads_kv,
-                           ends_here ? to->token : 0};
-    spl_scratch_add(&plan->shape, scratch, 0, rows, longest_between(plan, from, &end));
-    return;
+  const bool to_end = to->block > from->block;
+  const spl_place end = {from->block, to_end ? p->n_heads_kv : to->head, to_end ? 0 : to->token};
+  if (most_places(plan, from->block) == 1) /* one by one */
+    return add_even(all, 1, rows, longest_between(plan, from, &end));
+  if (spl_is_level(plan, from->block)) {
+    const int64_t n_places = spl_bundle_width(plan, from->block, p->n_heads_kv);
+    return add_even(all, n_places, rows, (to_end ? length : to->token) - from->token);
   }
-  const bool is_level = spl_is_level(plan, from->block), to_end = to->block > from->block;
-  const int64_t next_head = from->head + 1;
-  const bool to_next =
-      to_end ? next_head == p->n_heads_kv : to->head == next_head && to->token == 0;
-  if (!is_level && (to_next || (!to_end && to->head == from->head))) { /* of one head */
-    spl_scratch_add(&plan->shape, scratch, 0, rows, (to_next ? length : to->token) - from->token);
-    return;
+  const int64_t n_heads = end.head - from->head;
+  if (n_heads == 0) return add_even(all, 1, rows, end.token - from->token);
+  if (end.token == 0 && (from->token == 0 || n_heads == 1)) { /* to the end of heads */
+    const int64_t n_places = spl_bundle_width(plan, from->block, n_heads);
+    return add_even(all, n_places, rows, length - from->token);
   }
-  if (is_level || (from->head == 0 && from->token == 0 && to_end)) { /* the same of all heads */
-    spl_scratch_add_all(&plan->shape, scratch, most, rows,
-                        (to_end ? length : to->token) - from->token);
+  return false;
+}
+
+/* The same between any two places. longest: of all pieces. */
+static bool add_even_of_task(const splitkv_plan *plan, const spl_place *from, const spl_place *to,
+                             int64_t longest, even_pieces *all) {
+  const int64_t last = to->head > 0 || to->token > 0 ? to->block : to->block - 1;
+  for (int64_t b = from->block; b <= last; b++) {
+    if (has_room(all, most_places(plan, b), plan->blocks[b].n_rows, longest)) continue;
+    const spl_place start = {b, 0, 0}, next = {b + 1, 0, 0};
+    if (!add_even_of_block(plan, b > from->block ? &start : from, b < to->block ? &next : to, all))
+      return false;
+  }
+  return true;
+}
+
+/* Adds what the pieces between two places of one block ask of scratch, no more than `limit`; `to`
+ * may be the start of the next block. */
+static void add_pieces(const splitkv_plan *plan, const spl_place *from, const spl_place *to,
+                       const spl_scratch *limit, spl_scratch *scratch) {
+  const int64_t rows = plan->blocks[from->block].n_rows;
+  even_pieces even = {0, 0, 0};
+  if (spl_scratch_is_full(scratch, limit, most_places(plan, from->block))) return;
+  if (add_even_of_block(plan, from, to, &even)) {
+    spl_scratch_add_all(&plan->shape, scratch, even.n_places, even.n_rows, even.n_tokens);
     return;
   }
   const spl_walk pieces = {plan, *from, *to, 0};
@@ -394,7 +471,7 @@ static void measure_scratch(const splitkv_plan *plan, int64_t task, const spl_sc
                             spl_scratch *scratch) {
   const spl_place end = plan->tasks[task + 1].start;
   spl_place at = plan->tasks[task].start;
-  *scratch = (spl_scratch){0};
+  memset(scratch, 0, sizeof *scratch);
   while (at.block < end.block && !spl_scratch_is_full(scratch, most, most->n_groups)) {
     const spl_place next = {at.block + 1, 0, 0};
     add_pieces(plan, &at, &next, most, scratch);
@@ -403,31 +480,52 @@ static void measure_scratch(const splitkv_plan *plan, int64_t task, const spl_sc
   if (at.block == end.block && !same_place(&at, &end)) add_pieces(plan, &at, &end, most, scratch);
 }
 
+/* The number of a kind: a new one, unless it is the last one. */
+static int64_t add_scratch_kind(splitkv_plan *plan, const spl_scratch *needs) {
+  const int64_t n = plan->n_scratch_kinds;
+  if (n > 0 && spl_scratch_same(needs, &plan->scratch_kinds[n - 1].needs)) return n - 1;
+  spl_scratch_kind *kind = &plan->scratch_kinds[n];
+  kind->needs = *needs;
+  const bool fits = spl_scratch_bytes(&plan->shape, needs, &kind->row_bytes, &kind->sum_bytes);
+  assert(fits); /* the most that a task can need does */
+  (void)fits;
+  plan->n_scratch_kinds++;
+  return n;
+}
+
 /* Where each task's scratch lies in the workspace, sized by the pieces that it really has: its rows
  * and behind them its sums, so that what lies between what two tasks write is Q, which is read.
  * Returns the bytes. */
-static int64_t place_scratch(splitkv_plan *plan, const spl_scratch *most) {
-  int64_t end = 0, rows = 0, sums = 0;
+static int64_t place_scratch(splitkv_plan *plan, const measure *m) {
+  struct {
+    even_pieces even;
+    int64_t kind;
+  } last[SPL_MAX_BUNDLE + 1] = {0}; /* of so many places */
+  int64_t end = 0;
   for (int64_t t = 0; t < plan->n_tasks; t++) {
-    spl_task_scratch *scratch = &plan->tasks[t].scratch;
-    measure_scratch(plan, t, most, &scratch->needs);
-    const bool as_before =
-        t > 0 && spl_scratch_same(&scratch->needs, &plan->tasks[t - 1].scratch.needs);
-    if (!as_before && !spl_scratch_bytes(&plan->shape, &scratch->needs, &rows, &sums)) return -1;
-    scratch->rows = end;
-    scratch->sums = end + rows; /* fits: measured before */
-    end = scratch->sums + sums;
+    spl_task *task = &plan->tasks[t];
+    even_pieces even = {0, 0, 0};
+    const bool is_even =
+        add_even_of_task(plan, &task->start, &task[1].start, m->longest_piece, &even);
+    if (even.n_tokens > 0 && is_even && same_pieces(&even, &last[even.n_places].even)) {
+      task->scratch_kind = last[even.n_places].kind;
+    } else {
+      spl_scratch needs;
+      if (is_even) {
+        memset(&needs, 0, sizeof needs);
+        spl_scratch_add_all(&plan->shape, &needs, even.n_places, even.n_rows, even.n_tokens);
+      } else {
+        measure_scratch(plan, t, &m->most_scratch, &needs);
+      }
+      task->scratch_kind = add_scratch_kind(plan, &needs);
+      last[even.n_places].kind = task->scratch_kind;
+      last[even.n_places].even = is_even ? even : (even_pieces){0, 0, 0};
+    }
+    task->scratch = end;
+    const spl_scratch_kind *kind = &plan->scratch_kinds[task->scratch_kind];
+    end += kind->row_bytes + kind->sum_bytes; /* fits: measured before */
   }
   return end;
-}
-
-/* On the stack every task has room for the longest pieces. */
-static void place_on_stack(splitkv_plan *plan, const spl_scratch *most) {
-  int64_t rows = 0, sums = 0;
-  const bool fits = spl_scratch_bytes(&plan->shape, most, &rows, &sums);
-  assert(fits);
-  (void)fits;
-  plan->stack = (spl_task_scratch){*most, 0, rows};
 }
 
 static void list_blocks(splitkv_plan *plan, const splitkv_batch *batch) {
@@ -455,18 +553,19 @@ static void make_plan(splitkv_plan *plan, const spl_shape *shape, const splitkv_
   plan->limit = m->limit;
   plan->cuts_level = m->cuts_level;
   int64_t bytes = 0;
-  (void)place_plan(batch->n_requests, m->n_blocks, batch->n_workers, m->n_merge_runs, plan, &bytes);
+  (void)place_plan(batch->n_requests, m->n_blocks, batch->n_workers,
+                   scratch_kinds(m->scratch_bytes, batch->n_workers), m->n_merge_runs, plan,
+                   &bytes);
   list_blocks(plan, batch);
   cut_line(plan, m->total_cost);
   plan->n_merge_tasks = choose_merge_tasks(plan);
   int64_t region_bytes = 0;
-  plan->stack_bytes = m->stack_bytes;
-  if (m->stack_bytes > 0 || m->longest_piece == 0) {
-    place_on_stack(plan, &m->most_scratch);
+  if (fits_stack(m->scratch_bytes)) { /* each has room for the longest pieces */
+    (void)add_scratch_kind(plan, &m->most_scratch);
+    plan->stack_bytes = m->scratch_bytes;
   } else {
-    region_bytes = place_scratch(plan, &m->most_scratch);
+    region_bytes = place_scratch(plan, m);
   }
-  assert(region_bytes >= 0);
   const bool fits = spl_workspace_layout(shape, plan->n_slots, region_bytes, &plan->workspace);
   assert(fits);
   (void)fits;
@@ -491,12 +590,13 @@ static splitkv_status prepare(const splitkv_problem *problem, const splitkv_batc
   m->limit = choose_bundle(shape);
   measure_cuts(shape, batch->n_workers, m);
   if (!scratch_bound(shape, &m->limit, m->max_block_rows, m->longest_piece, batch->n_workers,
-                     &m->most_scratch, &m->stack_bytes, &scratch) ||
+                     &m->most_scratch, &m->scratch_bytes, &scratch) ||
       !spl_workspace_layout(shape, m->n_slots, scratch, &workspace) ||
       (uint64_t)workspace.bytes > SIZE_MAX) {
     return fail_overflow(error, "batch.kv_lens", m->total_tokens);
   }
-  if (!place_plan(batch->n_requests, m->n_blocks, batch->n_workers, m->n_merge_runs, NULL,
+  if (!place_plan(batch->n_requests, m->n_blocks, batch->n_workers,
+                  scratch_kinds(m->scratch_bytes, batch->n_workers), m->n_merge_runs, NULL,
                   plan_bytes) ||
       (uint64_t)*plan_bytes > SIZE_MAX) {
     return fail_overflow(error, "batch.n_requests", batch->n_requests);
@@ -701,16 +801,17 @@ splitkv_status splitkv_get_sizes(const splitkv_problem *problem, const splitkv_l
                                : p->split_policy == SPLITKV_SPLIT_NONE ? 0
                                                                        : n_blocks;
   const spl_bundle_limit bundle = choose_bundle(&shape);
-  int64_t n_slots = 0, stack = 0, scratch = 0, plan_bytes = 0;
+  int64_t n_slots = 0, each = 0, scratch = 0, plan_bytes = 0;
   spl_scratch most;
   spl_workspace workspace;
   if (!spl_slot_bound(p, &l, bundle.heads, &n_slots) ||
       !scratch_bound(
           &shape, &bundle,
           spl_min(spl_max(l.max_q_rows_per_request, l.max_prefix_rows), spl_block_rows(p)),
-          spl_longest_piece(p, longest), l.max_workers, &most, &stack, &scratch) ||
+          spl_longest_piece(p, longest), l.max_workers, &most, &each, &scratch) ||
       !spl_workspace_layout(&shape, n_slots, scratch, &workspace) ||
-      !place_plan(given.max_requests, n_blocks, l.max_workers, n_merge_runs, NULL, &plan_bytes) ||
+      !place_plan(given.max_requests, n_blocks, l.max_workers, scratch_kinds(each, l.max_workers),
+                  n_merge_runs, NULL, &plan_bytes) ||
       (uint64_t)workspace.bytes > SIZE_MAX || (uint64_t)plan_bytes > SIZE_MAX) {
     return fail_overflow(error, "limits.max_kv_tokens_total", given.max_kv_tokens_total);
   }

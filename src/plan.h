@@ -25,17 +25,18 @@ static inline int64_t spl_most_heads(const spl_bundle_limit *limit, int64_t n_ro
   return by_rows < 1 ? 1 : by_rows < limit->tile_heads ? by_rows : limit->tile_heads;
 }
 
-/* What one task takes of scratch, and where. */
-typedef struct spl_task_scratch {
+/* What a task takes of scratch: its rows, and its sums behind them. */
+typedef struct spl_scratch_kind {
   spl_scratch needs;
-  int64_t rows, sums; /* offsets on the stack or in the scratch region */
-} spl_task_scratch;
+  int64_t row_bytes, sum_bytes;
+} spl_scratch_kind;
 
 /* One call of the pool: the pieces from `start` up to the next task's start. */
 typedef struct spl_task {
   spl_place start;
-  int64_t slot;             /* of the first piece that needs one */
-  spl_task_scratch scratch; /* unset when scratch is on the stack */
+  int64_t slot;         /* of the first piece that needs one */
+  int64_t scratch_kind; /* number in plan->scratch_kinds */
+  int64_t scratch;      /* offset in the scratch region; 0 on the stack */
 } spl_task;
 
 /* Cut (block, KV head) pairs whose slots lie one after another: heads [head, head + n_heads) of one
@@ -61,19 +62,20 @@ struct splitkv_plan {
   int64_t n_slots;
   int64_t n_merge_runs;
   int64_t n_merge_pairs;
+  int64_t n_scratch_kinds;
   int64_t n_merge_tasks;  /* that share the rows of all merge pairs; 0 when there are none */
   int64_t n_attended;     /* tokens that some row attends to, of all blocks */
   bool cuts_level;        /* blocks of one query row */
   spl_bundle_limit limit; /* of bundles */
   int64_t stack_bytes;    /* of one task's scratch; 0 when it is in the workspace */
-  spl_task_scratch stack; /* of every task, unless it is in the workspace */
   spl_workspace workspace;
-  splitkv_problem shared_rule; /* that blocks with a shared prefix are cut by */
-  int64_t *kv_lens;            /* [n_requests] */
-  int64_t *q_offsets;          /* [n_requests + 1] */
-  spl_block *blocks;           /* [n_blocks] */
-  spl_task *tasks;             /* [n_tasks + 1]; the last one is the end of the line */
-  spl_merge_run *merges;       /* [n_merge_runs] */
+  splitkv_problem shared_rule;     /* that blocks with a shared prefix are cut by */
+  int64_t *kv_lens;                /* [n_requests] */
+  int64_t *q_offsets;              /* [n_requests + 1] */
+  spl_block *blocks;               /* [n_blocks] */
+  spl_task *tasks;                 /* [n_tasks + 1]; the last one is the end of the line */
+  spl_scratch_kind *scratch_kinds; /* [n_scratch_kinds]; on the stack one for all tasks */
+  spl_merge_run *merges;           /* [n_merge_runs] */
 };
 
 #define SPL_PLAN_MAGIC UINT64_C(0x6e616c70766b7073) /* "spkvplan" */

@@ -348,10 +348,10 @@ static void store_bundle(const run_context *run, const spl_bundle *b, const spl_
   }
 }
 
-static void place_groups(const run_context *run, const spl_task_scratch *where,
+static void place_groups(const run_context *run, const spl_scratch_kind *kind,
                          unsigned char *scratch, spl_group *groups, spl_score_places *places) {
   const spl_shape *shape = &run->plan->shape;
-  for (int64_t i = 0; i < where->needs.n_groups; i++) {
+  for (int64_t i = 0; i < kind->needs.n_groups; i++) {
     groups[i] = (spl_group){.row_heads = shape->group,
                             .d = shape->problem.head_dim,
                             .dv = shape->problem.head_dim_v,
@@ -365,8 +365,7 @@ static void place_groups(const run_context *run, const spl_task_scratch *where,
     spl_describe_codes(shape, &shape->k_quant, &groups[i].k_codes);
     spl_describe_codes(shape, &shape->v_quant, &groups[i].v_codes);
   }
-  spl_scratch_place(shape, &where->needs, scratch + where->rows, scratch + where->sums, groups,
-                    places);
+  spl_scratch_place(shape, &kind->needs, scratch, scratch + kind->row_bytes, groups, places);
 }
 
 /* The tile after `tile`: of the same bundle, else the first one of `after`, if there is one. */
@@ -392,13 +391,13 @@ static void ask_for_first(const run_context *run, const bundle_tile *tile) {
 }
 
 /* All pieces of a task, bundle by bundle and tile by tile, always one tile ahead. */
-static void run_pieces(const run_context *run, int64_t task, const spl_task_scratch *where,
-                       unsigned char *scratch) {
+static void run_pieces(const run_context *run, int64_t task, unsigned char *scratch) {
   spl_group groups[SPL_MAX_BUNDLE];
   spl_score_places places[SPL_MAX_BUNDLE];
   row_bundle bundles[2];
   bundle_tile tiles[2];
-  place_groups(run, where, scratch, groups, places);
+  const int64_t kind = run->plan->tasks[task].scratch_kind;
+  place_groups(run, &run->plan->scratch_kinds[kind], scratch, groups, places);
   const spl_walk pieces = spl_walk_task(run->plan, task);
   spl_bundle_walk walk = spl_bundle_begin(&pieces);
   row_bundle *now = &bundles[0], *after = &bundles[1];
@@ -427,7 +426,7 @@ static void run_pieces(const run_context *run, int64_t task, const spl_task_scra
 
 static void run_task_on_stack(const run_context *run, int64_t task) {
   _Alignas(SPLITKV_ALIGNMENT) unsigned char scratch[SPL_STACK_BYTES];
-  run_pieces(run, task, &run->plan->stack, scratch);
+  run_pieces(run, task, scratch);
 }
 
 static void run_task(void *context, int64_t task) {
@@ -437,7 +436,7 @@ static void run_task(void *context, int64_t task) {
     run_task_on_stack(run, task);
     return;
   }
-  run_pieces(run, task, &run->plan->tasks[task].scratch, run->workspace + region->offset);
+  run_pieces(run, task, run->workspace + region->offset + run->plan->tasks[task].scratch);
 }
 
 /* ── merging slots ──────────────────────────────────────────────────────────────────────────── */

@@ -6,18 +6,6 @@
 #include "checked.h"
 #include "rows.h"
 
-int64_t spl_n_pieces(const splitkv_problem *problem, int64_t kv_len) {
-  if (kv_len == 0) return 0;
-  switch (problem->split_policy) {
-  case SPLITKV_SPLIT_FIXED_SIZE:
-    return spl_ceil_div(kv_len, problem->split_value);
-  case SPLITKV_SPLIT_FIXED_COUNT:
-    return spl_min(problem->split_value, kv_len);
-  default:
-    return 1;
-  }
-}
-
 /* Pieces by rule of more than 0 tokens: piece i < n begins at i * each + floor(i * rest / n). A
  * rest that happens to be 0 has no shorter way: planning one token later should take as long. */
 typedef struct piece_rule {
@@ -62,17 +50,6 @@ int64_t spl_piece_at(const splitkv_problem *problem, int64_t kv_len, int64_t tok
 int64_t spl_piece_end(const splitkv_problem *problem, int64_t kv_len, int64_t token) {
   const piece_rule rule = rule_of(problem, kv_len);
   return piece_start(&rule, kv_len, piece_at(&rule, token) + 1);
-}
-
-int64_t spl_longest_piece(const splitkv_problem *problem, int64_t kv_len) {
-  switch (problem->split_policy) {
-  case SPLITKV_SPLIT_FIXED_SIZE:
-    return spl_min(kv_len, problem->split_value);
-  case SPLITKV_SPLIT_FIXED_COUNT:
-    return kv_len == 0 ? 0 : spl_ceil_div(kv_len, spl_n_pieces(problem, kv_len));
-  default:
-    return kv_len;
-  }
 }
 
 int64_t spl_longest_piece_in(const splitkv_problem *problem, int64_t kv_len, int64_t first,
@@ -136,39 +113,46 @@ static int64_t cut_token_rule(const splitkv_problem *problem, int64_t kv_len, in
   return *piece == low ? start : end;
 }
 
-spl_place spl_cut(const splitkv_problem *problem, int64_t block, int64_t kv_len, int64_t cost,
-                  int64_t slack, int64_t *n_before) {
+void spl_cut(const splitkv_problem *problem, int64_t block, int64_t kv_len, int64_t cost,
+             int64_t slack, spl_place *cut, int64_t *n_before) {
   const int64_t n_pieces = spl_n_pieces(problem, kv_len);
-  int64_t each = 0, piece = 0;
+  int64_t each = 0, token = 0, piece = 0;
   (void)item_cost(kv_len, n_pieces, &each); /* fits: the block's cost did */
-  spl_place place = {block, cost / each, 0};
-  *n_before = 0;
-  if (place.head >= problem->n_heads_kv) return (spl_place){block + 1, 0, 0};
-  if (problem->split_policy == SPLITKV_SPLIT_AUTO) {
-    place.token = cut_token_auto(kv_len, spl_min(cost % each, kv_len), slack);
-  } else {
-    place.token = cut_token_rule(problem, kv_len, cost % each, &piece);
+  int64_t head = cost / each;
+  if (head < problem->n_heads_kv) {
+    token = problem->split_policy == SPLITKV_SPLIT_AUTO
+                ? cut_token_auto(kv_len, spl_min(cost % each, kv_len), slack)
+                : cut_token_rule(problem, kv_len, cost % each, &piece);
+    if (kv_len > 0 && token == kv_len) { /* the end of an item is the start of the next one */
+      token = piece = 0;
+      head++;
+    }
   }
-  if (kv_len > 0 && place.token == kv_len) { /* the end of an item is the start of the next one */
-    place.token = piece = 0;
-    place.head++;
-    if (place.head == problem->n_heads_kv) return (spl_place){block + 1, 0, 0};
-  }
-  *n_before = place.head * n_pieces + piece;
-  return place;
+  const bool is_behind = head >= problem->n_heads_kv;
+  cut->block = is_behind ? block + 1 : block;
+  cut->head = is_behind ? 0 : head;
+  cut->token = is_behind ? 0 : token;
+  *n_before = is_behind ? 0 : head * n_pieces + piece;
 }
 
-spl_place spl_cut_level(const splitkv_problem *problem, int64_t block, int64_t kv_len, int64_t cost,
-                        int64_t slack) {
-  const int64_t n = problem->n_heads_kv, token = spl_min(cost / n, kv_len);
+/* The token in 0 .. kv_len nearest to `token` that all heads may be cut at, or an end within
+ * `slack`. */
+static int64_t cut_token_level(int64_t kv_len, int64_t token, int64_t slack) {
   const int64_t left = kv_len - token, last = (kv_len / SPL_LEVEL_GRID - 1) * SPL_LEVEL_GRID;
-  const spl_place start = {block, 0, 0}, end = {block + 1, 0, 0};
-  if (spl_min(token, left) <= slack / n || last < SPL_LEVEL_GRID)
-    return token <= left ? start : end;
+  if (spl_min(token, left) <= slack || last < SPL_LEVEL_GRID) return token <= left ? 0 : kv_len;
   const int64_t near = (token + SPL_LEVEL_GRID / 2) / SPL_LEVEL_GRID * SPL_LEVEL_GRID;
-  if (near == 0) return start;
-  if (near <= last) return (spl_place){block, 0, near};
-  return left < token - last ? end : (spl_place){block, 0, last};
+  if (near <= last) return near;
+  return left < token - last ? kv_len : last;
+}
+
+void spl_cut_level(const splitkv_problem *problem, int64_t block, int64_t kv_len, int64_t cost,
+                   int64_t slack, spl_place *cut) {
+  const int64_t n = problem->n_heads_kv;
+  const int64_t token = cut_token_level(kv_len, spl_min(cost / n, kv_len), slack / n);
+  const bool is_behind = kv_len > 0 && token == kv_len;
+  cut->block = is_behind ? block + 1 : block;
+  cut->head = 0;
+  cut->token = is_behind ? 0 : token;
 }
 
 bool spl_cuts_level(const splitkv_problem *problem, int64_t abreast, int64_t task_cost) {

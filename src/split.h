@@ -11,6 +11,7 @@
 
 #include <stdbool.h>
 
+#include "checked.h"
 #include "problem.h"
 
 /* Tokens that AUTO's cuts are multiples of, and the least that a cut leaves on either side. */
@@ -31,7 +32,17 @@ typedef struct spl_place {
 
 /* Pieces that the policy cuts kv_len tokens into by rule: 0 for 0 tokens, 1 for AUTO and NONE (AUTO
  * cuts by tasks instead). */
-int64_t spl_n_pieces(const splitkv_problem *problem, int64_t kv_len);
+static inline int64_t spl_n_pieces(const splitkv_problem *problem, int64_t kv_len) {
+  if (kv_len == 0) return 0;
+  switch (problem->split_policy) {
+  case SPLITKV_SPLIT_FIXED_SIZE:
+    return spl_ceil_div(kv_len, problem->split_value);
+  case SPLITKV_SPLIT_FIXED_COUNT:
+    return spl_min(problem->split_value, kv_len);
+  default:
+    return 1;
+  }
+}
 
 /* The piece that holds `token`, 0 <= token < kv_len, by rule alone. */
 int64_t spl_piece_at(const splitkv_problem *problem, int64_t kv_len, int64_t token);
@@ -40,7 +51,16 @@ int64_t spl_piece_at(const splitkv_problem *problem, int64_t kv_len, int64_t tok
 int64_t spl_piece_end(const splitkv_problem *problem, int64_t kv_len, int64_t token);
 
 /* Most tokens of one piece of kv_len tokens, by rule alone; grows with kv_len. */
-int64_t spl_longest_piece(const splitkv_problem *problem, int64_t kv_len);
+static inline int64_t spl_longest_piece(const splitkv_problem *problem, int64_t kv_len) {
+  switch (problem->split_policy) {
+  case SPLITKV_SPLIT_FIXED_SIZE:
+    return spl_min(kv_len, problem->split_value);
+  case SPLITKV_SPLIT_FIXED_COUNT:
+    return kv_len == 0 ? 0 : spl_ceil_div(kv_len, spl_n_pieces(problem, kv_len));
+  default:
+    return kv_len;
+  }
+}
 
 /* The same of the pieces in [first, end), which are borders of pieces. */
 int64_t spl_longest_piece_in(const splitkv_problem *problem, int64_t kv_len, int64_t first,
@@ -54,12 +74,12 @@ bool spl_block_cost(const splitkv_problem *problem, int64_t kv_len, int64_t n_pi
 /* The place nearest to `cost` / weight tokens into block `block` that the policy can cut at, and to
  * *n_before the pieces by rule that its block has before it. AUTO takes the end of an item that is
  * at most `slack` tokens away instead of cutting the item. */
-spl_place spl_cut(const splitkv_problem *problem, int64_t block, int64_t kv_len, int64_t cost,
-                  int64_t slack, int64_t *n_before);
+void spl_cut(const splitkv_problem *problem, int64_t block, int64_t kv_len, int64_t cost,
+             int64_t slack, spl_place *cut, int64_t *n_before);
 
 /* The same in a level block, which AUTO alone has. */
-spl_place spl_cut_level(const splitkv_problem *problem, int64_t block, int64_t kv_len, int64_t cost,
-                        int64_t slack);
+void spl_cut_level(const splitkv_problem *problem, int64_t block, int64_t kv_len, int64_t cost,
+                   int64_t slack, spl_place *cut);
 
 /* Whether blocks of one query row are level where a task has so much of the line: where `abreast`
  * heads that a task walks side by side are all there are. */

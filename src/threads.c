@@ -36,6 +36,9 @@
 enum { LOOK_NS = 50000, LOOK_SHARE = 16 };
 /* Tries before a thread sleeps for the mutex, which is held for well under a microsecond. */
 enum { LOCK_TRIES = 100 };
+/* Least stack of a thread: three times what a task takes (splitkv_run), which is more than the
+ * 128 KiB that some C libraries give a thread. */
+enum { STACK_BYTES = 512 * 1024 };
 
 typedef struct spl_job {
   int64_t n;
@@ -232,6 +235,23 @@ static int init_locks(splitkv_threads *threads) {
   return failed;
 }
 
+/* Room for the tasks of splitkv_run, whatever a thread has by default; 0, or the error number. */
+static int init_attributes(pthread_attr_t *attributes) {
+  size_t stack_bytes = 0;
+  int failed = pthread_attr_init(attributes);
+  if (failed) {
+    return failed;
+  }
+  failed = pthread_attr_getstacksize(attributes, &stack_bytes);
+  if (!failed && stack_bytes < STACK_BYTES) {
+    failed = pthread_attr_setstacksize(attributes, STACK_BYTES);
+  }
+  if (failed) {
+    pthread_attr_destroy(attributes);
+  }
+  return failed;
+}
+
 /* Starts threads until there are n_wanted; 0 or the error number of the first that failed. They
  * block the signals that are sent to a process, so that those keep going to the caller's own
  * threads; a fault of the thread itself and a profiler's clock still reach it. */
@@ -243,15 +263,21 @@ static int start_threads(splitkv_threads *threads, int64_t n_wanted) {
   for (size_t i = 0; i < sizeof kept / sizeof kept[0]; i++) {
     sigdelset(&blocked, kept[i]);
   }
-  int failed = pthread_sigmask(SIG_SETMASK, &blocked, &callers_signals);
+  pthread_attr_t attributes;
+  int failed = init_attributes(&attributes);
   if (failed) {
     return failed;
   }
-  while (!failed && threads->n_started < n_wanted) {
-    failed = pthread_create(&threads->handles[threads->n_started], NULL, thread_main, threads);
-    threads->n_started += !failed;
+  failed = pthread_sigmask(SIG_SETMASK, &blocked, &callers_signals);
+  if (!failed) {
+    while (!failed && threads->n_started < n_wanted) {
+      pthread_t *handle = &threads->handles[threads->n_started];
+      failed = pthread_create(handle, &attributes, thread_main, threads);
+      threads->n_started += !failed;
+    }
+    pthread_sigmask(SIG_SETMASK, &callers_signals, NULL);
   }
-  pthread_sigmask(SIG_SETMASK, &callers_signals, NULL);
+  pthread_attr_destroy(&attributes);
   return failed;
 }
 

@@ -548,7 +548,7 @@ static inline void splitkv_tensors_init(splitkv_tensors *tensors) {
   tensors->struct_size = sizeof *tensors;
 }
 
-/* Computes out and lse. Allocates nothing; a task takes up to about 144 KB of stack. `problem` is
+/* Computes out and lse. Allocates nothing; a task takes up to about 164 KB of stack. `problem` is
  * the one that the plan was made of: a mismatch is refused. workspace is SPLITKV_ALIGNMENT-aligned,
  * at least the plan's bytes (NULL when 0), needs no initialisation, and is free again on return.
  * pool NULL: the calling thread does all. q, k, v, block_table and alibi_slopes may be NULL when no

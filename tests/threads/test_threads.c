@@ -402,6 +402,46 @@ static void test_failing_start(void) {
   }
 }
 
+/* ── stacks ── */
+
+#if defined(__GLIBC__)
+typedef struct stack_sizes {
+  pthread_barrier_t both;
+  size_t bytes[2];
+} stack_sizes;
+
+static void note_stack(void *context, int64_t i) {
+  stack_sizes *sizes = context;
+  pthread_attr_t attributes;
+  CHECK(pthread_getattr_np(pthread_self(), &attributes) == 0);
+  CHECK(pthread_attr_getstacksize(&attributes, &sizes->bytes[i]) == 0);
+  pthread_attr_destroy(&attributes);
+  pthread_barrier_wait(&sizes->both);
+}
+
+/* Where threads have 128 KiB by default, as with musl, one of the pool has what a task takes. */
+static void test_stacks(void) {
+  if (splitkv_threads_quota() < 2) return;
+  pthread_attr_t before, small;
+  CHECK(pthread_getattr_default_np(&before) == 0);
+  CHECK(pthread_attr_init(&small) == 0 && pthread_attr_setstacksize(&small, 128 * 1024) == 0);
+  CHECK(pthread_setattr_default_np(&small) == 0);
+  splitkv_threads *threads = make_pool(2);
+  CHECK(pthread_setattr_default_np(&before) == 0);
+  stack_sizes sizes = {.bytes = {0, 0}};
+  CHECK(pthread_barrier_init(&sizes.both, NULL, 2) == 0);
+  run(threads, 2, note_stack, &sizes);
+  for (int i = 0; i < 2; i++)
+    CHECK_MSG(sizes.bytes[i] >= 256 * 1024, "%zu bytes", sizes.bytes[i]);
+  pthread_barrier_destroy(&sizes.both);
+  pthread_attr_destroy(&small);
+  pthread_attr_destroy(&before);
+  splitkv_threads_destroy(threads);
+}
+#else
+static void test_stacks(void) {}
+#endif
+
 int main(void) {
   test_failing_start();
   test_refusals();
@@ -413,5 +453,6 @@ int main(void) {
   test_quota();
   test_nested();
   test_signals();
+  test_stacks();
   return check_report("test_threads");
 }

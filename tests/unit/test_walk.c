@@ -137,8 +137,10 @@ static void check_bundle(const spl_bundle *b, spl_walk *walk) {
 static void check_scratch(const splitkv_plan *plan, int64_t task, const spl_scratch *needs,
                           int64_t *at) {
   const bool on_stack = plan->workspace.regions[SPL_SCRATCH].bytes == 0;
-  const spl_task_scratch *t = on_stack ? &plan->stack : &plan->tasks[task].scratch;
-  const spl_scratch *has = &t->needs;
+  const int64_t number = plan->tasks[task].scratch_kind;
+  CHECK(number >= 0 && number < (on_stack ? 1 : plan->n_scratch_kinds));
+  const spl_scratch_kind *kind = &plan->scratch_kinds[number];
+  const spl_scratch *has = &kind->needs;
   CHECK(has->n_groups >= needs->n_groups && has->n_groups <= plan->limit.heads);
   for (int64_t i = 0; i < needs->n_groups; i++) {
     CHECK(needs->rows[i] <= has->rows[i] && needs->folding_rows[i] <= has->folding_rows[i]);
@@ -148,14 +150,15 @@ static void check_scratch(const splitkv_plan *plan, int64_t task, const spl_scra
   CHECK(spl_scratch_bytes(&plan->shape, needs, &needed_rows, &needed_sums));
   CHECK(row_bytes >= needed_rows && sum_bytes >= needed_sums);
   if (on_stack) {
-    CHECK(t->rows == 0 && t->sums == row_bytes && plan->stack_bytes <= SPL_STACK_BYTES);
+    CHECK(kind->row_bytes == row_bytes && plan->stack_bytes <= SPL_STACK_BYTES);
     CHECK(row_bytes + sum_bytes <= plan->stack_bytes);
     return;
   }
   CHECK(row_bytes == needed_rows && sum_bytes == needed_sums);
   CHECK(row_bytes % SPLITKV_ALIGNMENT == 0 && sum_bytes % SPLITKV_ALIGNMENT == 0);
-  CHECK(t->rows == *at && t->sums == t->rows + row_bytes);
-  *at = t->sums + sum_bytes;
+  CHECK(kind->row_bytes == row_bytes && kind->sum_bytes == sum_bytes);
+  CHECK(plan->tasks[task].scratch == *at);
+  *at += row_bytes + sum_bytes;
 }
 
 /* Returns the pieces that are walked beside another one, and what the task needs of scratch. */
@@ -254,7 +257,8 @@ static void check_cuts(rng *r) {
   CHECK(spl_block_cost(&problem, kv_len, spl_n_pieces(&problem, kv_len), 1, &item));
   for (int64_t cost = 0; cost < item; cost++) {
     int64_t n_before = -1;
-    const spl_place cut = spl_cut(&problem, 5, kv_len, cost, 0, &n_before);
+    spl_place cut;
+    spl_cut(&problem, 5, kv_len, cost, 0, &cut, &n_before);
     const int64_t token = cut.block == 6 ? kv_len : cut.token;
     CHECK(n_before == (cut.block == 6 ? 0 : spl_piece_at(&problem, kv_len, token)));
     CHECK_MSG(token == nearest_border(&problem, kv_len, cost), "policy %d:%lld, %lld of %lld: %lld",
