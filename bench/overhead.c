@@ -318,7 +318,7 @@ static void measure_before(int64_t n_requests, int64_t page_size, int csr, int t
     lens[i] = LENGTH;
     offsets[i + 1] = (int32_t)((i + 1) * pages);
   }
-  /* Merging is done, whatever the pool does. */
+  /* Merging is done, whatever the pool does: one task's worth of it is not given to a pool. */
   const splitkv_problem *p = &r.problem;
   void *some = get_memory(sizeof(float) * (size_t)(n_requests * p->n_heads_q * p->head_dim));
   splitkv_tensors_init(&r.tensors);

@@ -19,8 +19,9 @@
 
 /* What the pieces of one task ask of its scratch. Each place in a bundle has a state of its own,
  * for the most query rows of any piece that is walked there, and sums to fold into for the most of
- * any that folds. Scores last for one tile of one piece: all places share them, but those that are
- * walked together, and by strips they have sums of one tile, too. */
+ * any that folds. Scores of pieces that are walked one by one last for one of them, so that all
+ * places share them. Pieces that are walked together have scores at each place, and those that go
+ * by strips sums of a tile and of a chunk, too. */
 typedef struct spl_scratch {
   int64_t max_stride; /* of scores */
   int64_t max_scores; /* of one row of heads, times query rows; of pieces walked one by one */
@@ -38,8 +39,7 @@ static inline bool spl_walks_together(const spl_shape *shape, int64_t n_rows) {
   return shape->together && n_rows == 1;
 }
 
-/* Where a group has its scores: all groups in one place where pieces are walked one by one, each in
- * its own together, and by strips sums of a tile and of a chunk, too. */
+/* Where a group has them: scores of pieces walked one by one and together, sums by strips. */
 typedef struct spl_score_places {
   float *shared, *own, *part, *chunk;
 } spl_score_places;

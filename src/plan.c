@@ -152,15 +152,15 @@ static bool most_bytes(const spl_shape *shape, const spl_scratch *scratch, int64
   return spl_scratch_bytes(shape, scratch, &rows, &sums) && spl_add(rows, sums, bytes);
 }
 
-/* Bundles of even size of at most `most` heads. */
-static int64_t even_heads(const splitkv_problem *p, int64_t most) {
+/* Width of bundles of even size of at most `most` heads. */
+static int64_t even_width(const splitkv_problem *p, int64_t most) {
   return spl_ceil_div(p->n_heads_kv, spl_ceil_div(p->n_heads_kv, most));
 }
 
 /* How much is walked side by side: where the rows of a token's heads lie side by side, bundles of
  * even size, as many heads as are worth their memory: this tile and the next one, halves or
  * strips of them, should stay in a second-level cache, and scratch should be kilobytes. It depends
- * on the problem alone, so that scratch never shrinks where pieces grow. */
+ * on the problem and the kernels alone, so that scratch never shrinks where pieces grow. */
 static spl_bundle_limit choose_bundle(const spl_shape *shape) {
   const splitkv_problem *p = &shape->problem;
   const spl_bundle_limit alone = {1, 1, 1};
@@ -177,21 +177,38 @@ static spl_bundle_limit choose_bundle(const spl_shape *shape) {
   const int64_t by_scratch =
       spl_max(1, (SPL_BUNDLE_SCRATCH_BYTES - shared) / spl_max(1, all - shared));
   const int64_t by_tiles = spl_min(SPL_MAX_TILE_BUNDLE, by_scratch);
-  const int64_t tile_heads = even_heads(p, spl_min(by_tiles, by_cache));
+  const int64_t tile_heads = even_width(p, spl_min(by_tiles, by_cache));
   int64_t heads = tile_heads;
   if (shape->by_strips) {
-    heads = even_heads(p, spl_min(SPL_MAX_BUNDLE, by_scratch));
+    heads = even_width(p, spl_min(SPL_MAX_BUNDLE, by_scratch));
   } else if (shape->together) {
-    heads = even_heads(p, spl_min(by_tiles, by_cache * 2));
+    heads = even_width(p, spl_min(by_tiles, by_cache * 2));
   }
   return (spl_bundle_limit){heads, tile_heads, spl_max(heads, SPL_BUNDLE_SCRATCH_BYTES / all)};
+}
+
+/* Whether AUTO may cut all KV heads of a block at one token: where a task walks about all of them
+ * side by side. The bits of a row depend on it, so it goes by the problem alone and not by what the
+ * kernels at hand can do best. */
+static bool can_be_level(const spl_shape *shape) {
+  const splitkv_problem *p = &shape->problem;
+  const bool is_plain = (int)p->dtype_kv < SPL_N_PLAIN_DTYPES;
+  const bool by_strips = is_plain && shape->group <= SPL_MOST_STRIP_HEADS;
+  const bool together = is_plain && shape->group <= SPL_TOGETHER_HEADS;
+  if (!shape->is_side_by_side || p->n_heads_kv > (by_strips ? SPL_MAX_BUNDLE : SPL_MAX_TILE_BUNDLE))
+    return false;
+  /* Q, sums of a tile, of those before and of those folded, and one more by strips. */
+  const int64_t state_bytes = (shape->d_padded + 5 * shape->dv_padded) * (int64_t)sizeof(float);
+  if (p->n_heads_q > SPL_BUNDLE_SCRATCH_BYTES / state_bytes) return false;
+  const int64_t tile_bytes = spl_kv_bytes(shape, SPL_TILE_TOKENS * (p->head_dim + p->head_dim_v));
+  return by_strips || p->n_heads_kv * tile_bytes <= SPL_BUNDLE_BYTES * (together ? 2 : 1);
 }
 
 /* What the cuts of AUTO add to what was measured: the most that n_workers can make. */
 static void measure_cuts(const spl_shape *shape, int64_t n_workers, measure *m) {
   if (shape->problem.split_policy != SPLITKV_SPLIT_AUTO || m->max_cut_rows == 0) return;
   const int64_t task_cost = m->total_cost / spl_n_tasks(shape, m->total_cost, n_workers);
-  m->cuts_level = spl_cuts_level(&shape->problem, m->limit.heads, task_cost);
+  m->cuts_level = can_be_level(shape) && spl_cuts_level(&shape->problem, task_cost);
   const int64_t heads = m->cuts_level ? shape->problem.n_heads_kv : 1;
   m->n_slots += 2 * (n_workers - 1) * spl_max(m->max_cut_rows, heads);
   m->n_merge_runs += n_workers - 1;
@@ -804,7 +821,7 @@ splitkv_status splitkv_get_sizes(const splitkv_problem *problem, const splitkv_l
   int64_t n_slots = 0, each = 0, scratch = 0, plan_bytes = 0;
   spl_scratch most;
   spl_workspace workspace;
-  if (!spl_slot_bound(p, &l, bundle.heads, &n_slots) ||
+  if (!spl_slot_bound(p, &l, can_be_level(&shape), &n_slots) ||
       !scratch_bound(
           &shape, &bundle,
           spl_min(spl_max(l.max_q_rows_per_request, l.max_prefix_rows), spl_block_rows(p)),

@@ -66,7 +66,7 @@ struct splitkv_plan {
   int64_t n_merge_tasks;  /* that share the rows of all merge pairs; 0 when there are none */
   int64_t n_attended;     /* tokens that some row attends to, of all blocks */
   bool cuts_level;        /* blocks of one query row */
-  spl_bundle_limit limit; /* of bundles */
+  spl_bundle_limit limit; /* of bundles; which pieces there are does not depend on it */
   int64_t stack_bytes;    /* of one task's scratch; 0 when it is in the workspace */
   spl_workspace workspace;
   splitkv_problem shared_rule;     /* that blocks with a shared prefix are cut by */

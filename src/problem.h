@@ -39,8 +39,8 @@ typedef struct spl_shape {
   spl_score_rule rule;
   spl_cache_strides k, v;
   bool is_side_by_side; /* the rows of a token's KV heads lie between it and the next token */
-  /* Of one query row, K of all heads of a bundle comes before V; those of few heads, where they lie
-   * side by side, by strips of tokens. */
+  /* Of one query row, K of all heads of a bundle comes before V: of groups of few heads where they
+   * lie side by side, and those go by strips of tokens, and of groups of more. */
   bool together, by_strips;
   int64_t q_request, q_head, out_request, out_head; /* strides, elements */
 } spl_shape;

@@ -379,8 +379,8 @@ static void look_ahead(const run_context *run, const bundle_tile *tile, const ro
   }
 }
 
-/* Asks for K of the first tile of a task, which no tile before it has asked for, where rows of
- * several heads are read in parts: no hardware prefetcher finds those. */
+/* Asks for K of the first tile of a task, which no tile before it has asked for, where the problem
+ * is one whose decode reads rows of several heads in parts, which no hardware prefetcher finds. */
 static void ask_for_first(const run_context *run, const bundle_tile *tile) {
   const spl_shape *shape = &run->plan->shape;
   if (!shape->together || shape->by_strips || tile->wide <= 1) return;

@@ -155,9 +155,9 @@ void spl_cut_level(const splitkv_problem *problem, int64_t block, int64_t kv_len
   cut->token = is_behind ? 0 : token;
 }
 
-bool spl_cuts_level(const splitkv_problem *problem, int64_t abreast, int64_t task_cost) {
+bool spl_cuts_level(const splitkv_problem *problem, int64_t task_cost) {
   return problem->split_policy == SPLITKV_SPLIT_AUTO && problem->n_heads_kv > 1 &&
-         abreast == problem->n_heads_kv && task_cost / abreast >= SPL_LEVEL_TOKENS;
+         task_cost / problem->n_heads_kv >= SPL_LEVEL_TOKENS;
 }
 
 int64_t spl_n_tasks(const spl_shape *shape, int64_t total_cost, int64_t n_workers) {
@@ -204,10 +204,10 @@ static int64_t pieces_if_cut(const splitkv_problem *problem, int64_t kv_len) {
  * rows of a block or, in a level block, of all KV heads; tasks of level blocks have a least size.
  */
 static int64_t auto_bound(const splitkv_problem *problem, const splitkv_limits *limits,
-                          int64_t abreast) {
+                          bool can_be_level) {
   const int64_t rows = limits->max_q_rows_per_request, workers = limits->max_workers;
   const int64_t n = 2 * (workers - 1) * spl_min(rows, spl_block_rows(problem));
-  if (!spl_cuts_level(problem, abreast, INT64_MAX)) return n;
+  if (!can_be_level || !spl_cuts_level(problem, INT64_MAX)) return n;
   int64_t tokens = limits->max_kv_tokens_total;
   if (rows > 1 || limits->max_prefix_rows > 0 ||
       !spl_mul_add(limits->max_requests, SPL_PIECE_COST, &tokens))
@@ -216,7 +216,7 @@ static int64_t auto_bound(const splitkv_problem *problem, const splitkv_limits *
   return spl_max(n, 2 * (tasks - 1) * problem->n_heads_kv);
 }
 
-bool spl_slot_bound(const splitkv_problem *problem, const splitkv_limits *limits, int64_t abreast,
+bool spl_slot_bound(const splitkv_problem *problem, const splitkv_limits *limits, bool can_be_level,
                     int64_t *n_slots) {
   const int64_t longest = spl_min(limits->max_kv_tokens_per_request, limits->max_kv_tokens_total);
   const int64_t rows = limits->max_q_rows_per_request;
@@ -226,7 +226,7 @@ bool spl_slot_bound(const splitkv_problem *problem, const splitkv_limits *limits
   if (limits->max_requests == 0 || rows == 0) return true;
   switch (problem->split_policy) {
   case SPLITKV_SPLIT_AUTO:
-    n = auto_bound(problem, limits, abreast);
+    n = auto_bound(problem, limits, can_be_level);
     if (longest <= SPL_CUT_TOKENS) return true;
     if (!spl_prefix_slots(problem, limits->max_prefix_rows, limits->max_workers, n_slots))
       return false;

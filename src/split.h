@@ -81,17 +81,16 @@ void spl_cut(const splitkv_problem *problem, int64_t block, int64_t kv_len, int6
 void spl_cut_level(const splitkv_problem *problem, int64_t block, int64_t kv_len, int64_t cost,
                    int64_t slack, spl_place *cut);
 
-/* Whether blocks of one query row are level where a task has so much of the line: where `abreast`
- * heads that a task walks side by side are all there are. */
-bool spl_cuts_level(const splitkv_problem *problem, int64_t abreast, int64_t task_cost);
+/* Whether blocks of one query row, if they can be level, are where a task has so much of the line.
+ */
+bool spl_cuts_level(const splitkv_problem *problem, int64_t task_cost);
 
 /* How many tasks work of this cost is worth, at most n_workers. */
 int64_t spl_n_tasks(const spl_shape *shape, int64_t total_cost, int64_t n_workers);
 
 /* Most partial slots that any batch within the limits needs, in closed form; false on overflow. The
- * limits are of tokens attended to, and their counts of query rows are filled in. abreast: as of
- * spl_cuts_level. */
-bool spl_slot_bound(const splitkv_problem *problem, const splitkv_limits *limits, int64_t abreast,
+ * limits are of tokens attended to, and their counts of query rows are filled in. */
+bool spl_slot_bound(const splitkv_problem *problem, const splitkv_limits *limits, bool can_be_level,
                     int64_t *n_slots);
 
 #endif

@@ -25,9 +25,10 @@
 /* Tokens of one strip, where memory is walked strip by strip: half of a chunk. */
 #define SPL_STRIP_TOKENS 8
 /* Most groups that are walked together, and most heads of each: with more, multiplications are all
- * there is to wait for. */
+ * there is to wait for. And most heads of a group that any kernels walk by strips. */
 #define SPL_MAX_TOGETHER 32
 #define SPL_TOGETHER_HEADS 39
+#define SPL_MOST_STRIP_HEADS 6
 /* Tiles whose sums are added plainly before they are folded into the compensated sum. */
 #define SPL_FOLD_TILES 8
 
@@ -174,13 +175,13 @@ typedef struct spl_kernel_set {
   /* Adds one tile to the state. Scores, softmax, P.V; folds after SPL_FOLD_TILES tiles. NULL: the
    * set does not do this storage type. */
   void (*attend[SPL_N_DTYPES])(spl_group *group, const spl_tile *tile);
-  /* The same for n groups of at most SPL_TOGETHER_HEADS heads, K of all of them before V: so lines
-   * are asked for half a tile ahead, and not all of two tiles have to stay in a cache. The tile's
-   * offsets are those of the first group, k_step and v_step are from one to the next. Groups of at
-   * most strip_heads heads go strip of tokens by strip and in each all groups: memory is read in
-   * the order of whole rows. Each group has scores of its own, by strips a chunk and, if its pieces
-   * have more than SPL_CHUNK_TOKENS, part; masks are of one query row. KV is not quantised. NULL:
-   * the set has none. */
+  /* The same for n groups of as many heads each, at most SPL_TOGETHER_HEADS, K of all before V: so
+   * lines are asked for half a tile ahead, and not all of two tiles have to stay in a cache. The
+   * tile's offsets are those of the first group, k_step and v_step are from one to the next. Groups
+   * of at most strip_heads heads go strip of tokens by strip and in each all groups: memory is read
+   * in the order of whole rows. Each group has scores of its own, by strips a chunk and, if its
+   * pieces have more than SPL_CHUNK_TOKENS, part; masks are of one query row. KV is not quantised.
+   * NULL: the set has none. */
   int64_t strip_heads;
   void (*attend_together[SPL_N_PLAIN_DTYPES])(spl_group *groups, int64_t n, const spl_tile *tile,
                                               int64_t k_step, int64_t v_step);

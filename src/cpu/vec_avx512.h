@@ -250,9 +250,9 @@ SPL_INLINE void vf_transpose(vf *x) {
 typedef __m512 vd;
 #define VD_ASKS_ROWS(bits, nh) ((bits) <= 16 && (nh) <= SPL_MAX_BLOCK_HEADS)
 #define VD_TOKENS 2 /* rows whose products one vd holds */
-/* Q as often as a vd has tokens, or once where one block has all heads: then there are others
- * beside it, or few multiplications for each load, and less of it in the first cache is worth more
- * than the slower load. */
+/* Q as often as a vd has tokens, or once where a block of up to six has all heads: then there are
+ * others beside it, or few multiplications for each load, and less of it in the first cache is
+ * worth more than the slower load. */
 #define VD_Q_COPIES(n_heads) ((n_heads) <= SPL_MAX_BLOCK_HEADS ? 1 : VD_TOKENS)
 #define VD_MAX_ACC 24
 #define VD_MAX_VECTORS 4

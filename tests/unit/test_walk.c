@@ -8,6 +8,7 @@
 #include "rng.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "../../src/bundle.h"
 
@@ -358,13 +359,53 @@ static void check_widths(void) {
   }
 }
 
+static int64_t n_sets_level; /* plans of check_sets that are cut level */
+static int64_t n_sets_apart; /* and those whose bundles differ between two CPUs */
+
+/* Where AUTO cuts, which bits depend on, goes by the problem alone, not by what a CPU can do. */
+static void check_sets(rng *r) {
+  static const splitkv_isa isas[] = {SPLITKV_ISA_SCALAR, SPLITKV_ISA_AVX2, SPLITKV_ISA_AVX512};
+  static const int64_t dims[] = {16, 64, 80, 128, 256};
+  const int64_t n_heads_kv = rng_range(r, 1, 33);
+  splitkv_problem problem =
+      problem_of(n_heads_kv * rng_range(r, 1, 9), n_heads_kv, SPLITKV_LAYOUT_NHD);
+  problem.head_dim = problem.head_dim_v = dims[rng_range(r, 0, 4)];
+  problem.dtype_kv = (splitkv_dtype)rng_range(r, SPLITKV_F32, SPLITKV_BF16);
+  const int64_t kv_lens[] = {rng_range(r, 0, 6400), rng_range(r, 0, 6400)};
+  const int64_t n_requests = rng_range(r, 1, 2), n_workers = rng_range(r, 2, 9);
+  splitkv_plan *first = NULL;
+  for (int i = 0; i < 3; ++i) {
+    problem.isa = isas[i];
+    if (splitkv_describe(&problem, NULL) != SPLITKV_OK) continue; /* not on this machine */
+    splitkv_plan *plan = plan_of(&problem, n_requests, kv_lens, n_workers);
+    if (plan == NULL) break;
+    if (first == NULL) {
+      first = plan;
+      n_sets_level += plan->cuts_level;
+      continue;
+    }
+    CHECK(plan->n_tasks == first->n_tasks && plan->n_slots == first->n_slots);
+    for (int64_t t = 0; t < plan->n_tasks; ++t)
+      CHECK(memcmp(&plan->tasks[t].start, &first->tasks[t].start, sizeof(spl_place)) == 0);
+    n_sets_apart += plan->limit.heads != first->limit.heads;
+    splitkv_plan_destroy(plan);
+  }
+  splitkv_plan_destroy(first);
+}
+
 int main(void) {
   check_slack();
   check_merge_tasks();
   check_widths();
   rng r = {77};
-  for (int i = 0; i < N_PLANS && check_failures() == 0; ++i)
+  for (int i = 0; i < N_PLANS && check_failures() == 0; ++i) {
     check_cuts(&r);
+    check_sets(&r);
+  }
+  CHECK(n_sets_level > N_PLANS / 4);
+  splitkv_problem widest = problem_of(1, 1, SPLITKV_LAYOUT_NHD);
+  widest.isa = SPLITKV_ISA_AVX512;
+  CHECK(n_sets_apart > N_PLANS / 20 || splitkv_describe(&widest, NULL) != SPLITKV_OK);
   for (int i = 0; i < N_PLANS; ++i) {
     splitkv_problem problem;
     int64_t kv_lens[MAX_REQUESTS], q_offsets[MAX_REQUESTS + 1];
