@@ -159,9 +159,10 @@ class Channel:
 
 
 def serve(begin):
-    """begin(case) returns an object with version, path, layout, kv_dtype, n_copies, run(i), which
-    returns seconds, and result(), f32 numbers [query rows, query heads, channels]. It raises
-    Unsupported, Missing or ImportError."""
+    """begin(case) returns an object with version, path, layout, kv_dtype, n_copies, places(), the
+    addresses of the copies of K as the library has them, run(i), which returns seconds, and
+    result(), f32 numbers [query rows, query heads, channels]. It raises Unsupported, Missing or
+    ImportError."""
     channel = Channel()
     line = channel.receive()
     if not line:
@@ -178,6 +179,8 @@ def serve(begin):
     except ImportError as reason:
         channel.send(json.dumps({"missing": not_installed(reason)}))
         return
+    if len(set(peer.places())) != peer.n_copies:
+        raise RuntimeError(f"{peer.n_copies} copies of the KV cache share memory: it stays warm")
     channel.send(json.dumps({"ready": True, "version": peer.version, "path": peer.path,
                              "layout": peer.layout, "kv_dtype": peer.kv_dtype,
                              "copies": peer.n_copies}))

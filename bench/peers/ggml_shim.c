@@ -31,6 +31,7 @@ typedef struct shim {
 
 shim *shim_open(const shim_sizes *s, const float *q, const void *k, const void *v);
 int shim_run(shim *m, int64_t copy);
+const void *shim_key(const shim *m, int64_t copy);
 const float *shim_out(const shim *m, int64_t copy);
 void shim_close(shim *m);
 
@@ -111,6 +112,10 @@ shim *shim_open(const shim_sizes *s, const float *q, const void *k, const void *
 
 int shim_run(shim *m, int64_t copy) {
   return (int)ggml_graph_compute(m->graphs[copy], &m->plans[copy]);
+}
+
+const void *shim_key(const shim *m, int64_t copy) {
+  return m->outs[copy]->src[1]->data;
 }
 
 const float *shim_out(const shim *m, int64_t copy) {
