@@ -21,7 +21,8 @@ float spl_lse(float max, float weight) {
   return canonical((float)((double)max * ln2 + spl_ln((double)weight)));
 }
 
-void spl_combine_begin(spl_combined *row, int64_t n) {
+void spl_combine_begin(spl_combined *row, const spl_kernel_set *kernels, int64_t n) {
+  row->kernels = kernels;
   row->weight = 0;
   memset(row->sum, 0, (size_t)n * sizeof row->sum[0]);
 }
@@ -38,8 +39,7 @@ void spl_combine_add(spl_combined *row, const float *partial, int64_t n, float d
   const double weight = (double)partial_weight(lse, max_lse);
   const float d = divisor == 0 ? 1.0f : divisor;
   row->weight += weight;
-  for (int64_t c = 0; c < n; c++)
-    row->sum[c] += weight * (double)(partial[c] / d);
+  row->kernels->add_partial(row->sum, partial, n, d, weight);
 }
 
 void spl_combine_add_sink(spl_combined *row, float sink, float max_lse) {
@@ -48,8 +48,7 @@ void spl_combine_add_sink(spl_combined *row, float sink, float max_lse) {
 
 float spl_combine_end(const spl_combined *row, int64_t n, float max_lse, float *out) {
   const double weight = row->weight == 0 ? 1 : row->weight;
-  for (int64_t c = 0; c < n; c++)
-    out[c] = (float)(row->sum[c] / weight);
+  row->kernels->end_sum(out, row->sum, n, weight);
   if (row->weight == 0) return -INFINITY;
   return canonical((float)((double)max_lse + spl_ln(row->weight)));
 }

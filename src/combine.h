@@ -8,16 +8,19 @@
 
 #include <splitkv/splitkv.h>
 
+#include "cpu/kernels.h"
+
 /* lse of a row whose weights 2^(score - max) sum to `weight`: (max + log2 weight) ln 2. */
 float spl_lse(float max, float weight);
 
 /* A row being merged: sum of weights and of weighted rows, relative to e^max_lse. */
 typedef struct spl_combined {
+  const spl_kernel_set *kernels;
   double weight;
   double sum[SPLITKV_MAX_HEAD_DIM];
 } spl_combined;
 
-void spl_combine_begin(spl_combined *row, int64_t n);
+void spl_combine_begin(spl_combined *row, const spl_kernel_set *kernels, int64_t n);
 
 /* Adds a partial row[0..n) / divisor of log-sum-exp `lse`; max_lse is the largest of all the row's
  * partials. divisor is 1 for a row that is normalised already; 0 leaves the row as it is. */

@@ -64,7 +64,7 @@ static void merge_row(const splitkv_merge_args *args, const spl_kernel_set *kern
     if (lse > max_lse) max_lse = lse;
   }
   spl_combined sum;
-  spl_combine_begin(&sum, n);
+  spl_combine_begin(&sum, kernels, n);
   for (int64_t s = 0; s < args->n_states; s++) {
     const int64_t part = s * args->n_rows + row;
     spl_combine_add(&sum, args->out_parts + part * n, n, 1.0f, args->lse_parts[part], max_lse);

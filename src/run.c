@@ -261,14 +261,15 @@ static float sink_of(const run_context *run, int64_t query_head) {
 /* The end of a row that was not cut: its sink is merged with it. */
 static void end_row(const run_context *run, int64_t query_row, int64_t query_head, const float *row,
                     float lse) {
-  const int64_t n = run->plan->shape.problem.head_dim_v;
+  const spl_shape *shape = &run->plan->shape;
+  const int64_t n = shape->problem.head_dim_v;
   const float sink = sink_of(run, query_head), max_lse = sink > lse ? sink : lse;
   if (sink == -INFINITY) {
     store_result(run, query_row, query_head, row, lse);
     return;
   }
   spl_combined sum;
-  spl_combine_begin(&sum, n);
+  spl_combine_begin(&sum, shape->kernels, n);
   spl_combine_add(&sum, row, n, 1.0f, lse, max_lse);
   spl_combine_add_sink(&sum, sink, max_lse);
   float out[SPLITKV_MAX_HEAD_DIM];
@@ -503,7 +504,7 @@ static void merge_head(const run_context *run, const spl_merge_run *m, int64_t h
   float max_lse = sink > -INFINITY ? sink : -INFINITY;
   max_lse = largest_lse(run, &own, h, largest_lse(run, &before, h, max_lse));
   spl_combined sum;
-  spl_combine_begin(&sum, n);
+  spl_combine_begin(&sum, shape->kernels, n);
   add_pieces(run, &before, h, max_lse, &sum);
   add_pieces(run, &own, h, max_lse, &sum);
   spl_combine_add_sink(&sum, sink, max_lse);

@@ -190,6 +190,10 @@ typedef struct spl_kernel_set {
   void (*finish)(const spl_group *group, int64_t h);
   /* row[c] /= weight for c < n_padded, unless weight is 0. */
   void (*normalize)(float *row, int64_t n_padded, float weight);
+  /* sum[c] += weight * (partial[c] / divisor) for c < n: the quotient in f32, the product exact. */
+  void (*add_partial)(double *sum, const float *partial, int64_t n, float divisor, double weight);
+  /* out[c] = sum[c] / weight for c < n, then rounded to f32. */
+  void (*end_sum)(float *out, const double *sum, int64_t n, double weight);
   /* Head h of q from d elements at src, times the scales that were taken out of dot products; zero
    * beyond them. */
   void (*load_q[SPL_N_PLAIN_DTYPES])(const spl_group *group, int64_t h, const void *src);

@@ -40,6 +40,8 @@ const spl_kernel_set spl_kernels_avx512vnni = {
     .attend = {[SPL_DTYPE_INT8] = attend_i8, [SPL_DTYPE_INT4] = attend_i4},
     .finish = finish,
     .normalize = normalize,
+    .add_partial = add_partial,
+    .end_sum = end_sum,
     .load_q = {load_q_digits_f32, load_q_digits_f16, load_q_digits_bf16},
     .store_row = {store_row_f32, store_row_f16, store_row_bf16},
     .load_rows = load_rows,
