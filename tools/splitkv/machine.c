@@ -126,6 +126,7 @@ static int has_small_pages;
 
 void machine_use_small_pages(void) {
   has_small_pages = 1;
+  setenv("SPLITKV_SMALL_PAGES", "1", 1); /* for the peers' processes */
 }
 
 void *machine_allocate(size_t size_bytes) {
