@@ -22,8 +22,8 @@
 
 typedef struct measure {
   int64_t total_cost, total_tokens;
-  int64_t longest_piece,
-      longest_block; /* of blocks with their own rows alone, which one rule cuts */
+  int64_t longest_piece;
+  int64_t longest_block; /* of blocks that share no prefix, which one rule cuts */
   int64_t n_rows, n_blocks, max_block_rows;
   int64_t max_cut_rows; /* of blocks that AUTO may cut */
   int64_t n_slots;      /* where the rule cuts; for AUTO the most that n_workers can make */
