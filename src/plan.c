@@ -187,9 +187,9 @@ static spl_bundle_limit choose_bundle(const spl_shape *shape) {
   return (spl_bundle_limit){heads, tile_heads, spl_max(heads, SPL_BUNDLE_SCRATCH_BYTES / all)};
 }
 
-/* Whether AUTO may cut all KV heads of a block at one token: where a task walks about all of them
- * side by side. The bits of a row depend on it, so it goes by the problem alone and not by what the
- * kernels at hand can do best. */
+/* Whether AUTO may cut all KV heads of a block at one token: where kernels such as those of AVX-512
+ * walk most of them side by side. The bits of a row depend on it, so it goes by the problem alone
+ * and not by what the kernels at hand do: their bundles may be narrower. */
 static bool can_be_level(const spl_shape *shape) {
   const splitkv_problem *p = &shape->problem;
   const bool is_plain = (int)p->dtype_kv < SPL_N_PLAIN_DTYPES;
@@ -197,7 +197,7 @@ static bool can_be_level(const spl_shape *shape) {
   const bool together = is_plain && shape->group <= SPL_TOGETHER_HEADS;
   if (!shape->is_side_by_side || p->n_heads_kv > (by_strips ? SPL_MAX_BUNDLE : SPL_MAX_TILE_BUNDLE))
     return false;
-  /* Q, sums of a tile, of those before and of those folded, and one more by strips. */
+  /* About a head's scratch: Q, acc, sum_hi, sum_lo and two sums by strips, or scores instead. */
   const int64_t state_bytes = (shape->d_padded + 5 * shape->dv_padded) * (int64_t)sizeof(float);
   if (p->n_heads_q > SPL_BUNDLE_SCRATCH_BYTES / state_bytes) return false;
   const int64_t tile_bytes = spl_kv_bytes(shape, SPL_TILE_TOKENS * (p->head_dim + p->head_dim_v));
@@ -230,7 +230,7 @@ static bool scratch_bound(const spl_shape *shape, const spl_bundle_limit *limit,
 }
 
 /* Most kinds of scratch that tasks have. */
-static int64_t scratch_kinds(int64_t scratch_bytes, int64_t n_workers) {
+static int64_t most_scratch_kinds(int64_t scratch_bytes, int64_t n_workers) {
   return fits_stack(scratch_bytes) ? 1 : n_workers;
 }
 
@@ -434,12 +434,12 @@ static bool add_even_of_block(const splitkv_plan *plan, const spl_place *from, c
   const int64_t length = spl_attended(plan, from->block), rows = plan->blocks[from->block].n_rows;
   const bool to_end = to->block > from->block;
   const spl_place end = {from->block, to_end ? p->n_heads_kv : to->head, to_end ? 0 : to->token};
-  if (most_places(plan, from->block) == 1) /* one by one */
-    return add_even(all, 1, rows, longest_between(plan, from, &end));
-  if (spl_is_level(plan, from->block)) {
+  if (spl_is_level(plan, from->block)) { /* the same tokens of all heads */
     const int64_t n_places = spl_bundle_width(plan, from->block, p->n_heads_kv);
     return add_even(all, n_places, rows, (to_end ? length : to->token) - from->token);
   }
+  if (most_places(plan, from->block) == 1) /* one by one */
+    return add_even(all, 1, rows, longest_between(plan, from, &end));
   const int64_t n_heads = end.head - from->head;
   if (n_heads == 0) return add_even(all, 1, rows, end.token - from->token);
   if (end.token == 0 && (from->token == 0 || n_heads == 1)) { /* to the end of heads */
@@ -535,8 +535,10 @@ static int64_t place_scratch(splitkv_plan *plan, const measure *m) {
         measure_scratch(plan, t, &m->most_scratch, &needs);
       }
       task->scratch_kind = add_scratch_kind(plan, &needs);
-      last[even.n_places].kind = task->scratch_kind;
-      last[even.n_places].even = is_even ? even : (even_pieces){0, 0, 0};
+      if (is_even) {
+        last[even.n_places].kind = task->scratch_kind;
+        last[even.n_places].even = even;
+      }
     }
     task->scratch = end;
     const spl_scratch_kind *kind = &plan->scratch_kinds[task->scratch_kind];
@@ -571,7 +573,7 @@ static void make_plan(splitkv_plan *plan, const spl_shape *shape, const splitkv_
   plan->cuts_level = m->cuts_level;
   int64_t bytes = 0;
   (void)place_plan(batch->n_requests, m->n_blocks, batch->n_workers,
-                   scratch_kinds(m->scratch_bytes, batch->n_workers), m->n_merge_runs, plan,
+                   most_scratch_kinds(m->scratch_bytes, batch->n_workers), m->n_merge_runs, plan,
                    &bytes);
   list_blocks(plan, batch);
   cut_line(plan, m->total_cost);
@@ -613,7 +615,7 @@ static splitkv_status prepare(const splitkv_problem *problem, const splitkv_batc
     return fail_overflow(error, "batch.kv_lens", m->total_tokens);
   }
   if (!place_plan(batch->n_requests, m->n_blocks, batch->n_workers,
-                  scratch_kinds(m->scratch_bytes, batch->n_workers), m->n_merge_runs, NULL,
+                  most_scratch_kinds(m->scratch_bytes, batch->n_workers), m->n_merge_runs, NULL,
                   plan_bytes) ||
       (uint64_t)*plan_bytes > SIZE_MAX) {
     return fail_overflow(error, "batch.n_requests", batch->n_requests);
@@ -827,8 +829,8 @@ splitkv_status splitkv_get_sizes(const splitkv_problem *problem, const splitkv_l
           spl_min(spl_max(l.max_q_rows_per_request, l.max_prefix_rows), spl_block_rows(p)),
           spl_longest_piece(p, longest), l.max_workers, &most, &each, &scratch) ||
       !spl_workspace_layout(&shape, n_slots, scratch, &workspace) ||
-      !place_plan(given.max_requests, n_blocks, l.max_workers, scratch_kinds(each, l.max_workers),
-                  n_merge_runs, NULL, &plan_bytes) ||
+      !place_plan(given.max_requests, n_blocks, l.max_workers,
+                  most_scratch_kinds(each, l.max_workers), n_merge_runs, NULL, &plan_bytes) ||
       (uint64_t)workspace.bytes > SIZE_MAX || (uint64_t)plan_bytes > SIZE_MAX) {
     return fail_overflow(error, "limits.max_kv_tokens_total", given.max_kv_tokens_total);
   }

@@ -81,8 +81,8 @@ void spl_cut(const splitkv_problem *problem, int64_t block, int64_t kv_len, int6
 void spl_cut_level(const splitkv_problem *problem, int64_t block, int64_t kv_len, int64_t cost,
                    int64_t slack, spl_place *cut);
 
-/* Whether blocks of one query row, if they can be level, are where a task has so much of the line.
- */
+/* Whether AUTO cuts blocks level that can be: where a task of this cost has at least
+ * SPL_LEVEL_TOKENS of all KV heads. */
 bool spl_cuts_level(const splitkv_problem *problem, int64_t task_cost);
 
 /* How many tasks work of this cost is worth, at most n_workers. */

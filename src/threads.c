@@ -36,8 +36,8 @@
 enum { LOOK_NS = 50000, LOOK_SHARE = 16 };
 /* Tries before a thread sleeps for the mutex, which is held for well under a microsecond. */
 enum { LOCK_TRIES = 100 };
-/* Least stack of a thread: three times what a task takes (splitkv_run), which is more than the
- * 128 KiB that some C libraries give a thread. */
+/* Least stack of a thread of this pool: three times what a task takes (splitkv_run), which is more
+ * than the 128 KiB that some C libraries give a thread. */
 enum { STACK_BYTES = 512 * 1024 };
 
 typedef struct spl_job {

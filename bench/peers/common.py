@@ -17,13 +17,11 @@ DTYPE_BYTES = {"f32": 4, "f16": 2, "bf16": 2}
 def choose_pages():
     """Huge pages for what the peers allocate, as the tool's own data has, or none (--small-pages).
     True where that has to be set before the interpreter starts."""
-    if os.environ.get("SPLITKV_SMALL_PAGES"):
-        wanted = {"NUMPY_MADVISE_HUGEPAGE": "0"}
-    else:  # numpy asks for them by itself; these are glibc and PyTorch
-        others = os.environ.get("GLIBC_TUNABLES", "").split(":")
-        tunables = [x for x in others if x and not x.startswith("glibc.malloc.hugetlb=")]
-        wanted = {"GLIBC_TUNABLES": ":".join(tunables + ["glibc.malloc.hugetlb=1"]),
-                  "THP_MEM_ALLOC_ENABLE": "1"}
+    flag = "0" if os.environ.get("SPLITKV_SMALL_PAGES") else "1"
+    others = os.environ.get("GLIBC_TUNABLES", "").split(":")
+    tunables = [x for x in others if x and not x.startswith("glibc.malloc.hugetlb=")]
+    wanted = {"GLIBC_TUNABLES": ":".join(tunables + ["glibc.malloc.hugetlb=" + flag]),
+              "THP_MEM_ALLOC_ENABLE": flag, "NUMPY_MADVISE_HUGEPAGE": flag}
     is_set = all(os.environ.get(name) == value for name, value in wanted.items())
     os.environ.update(wanted)
     return not is_set
@@ -34,7 +32,9 @@ def use_environment():
     python = os.path.join(ENVIRONMENT, "bin", "python")
     if os.path.realpath(sys.prefix) == os.path.realpath(ENVIRONMENT) or not os.path.exists(python):
         python = sys.executable
-    if choose_pages() or python != sys.executable:
+    is_again = os.environ.pop("SPLITKV_PEER_AGAIN", None)  # once, whatever that interpreter says
+    if (choose_pages() or python != sys.executable) and not is_again:
+        os.environ["SPLITKV_PEER_AGAIN"] = "1"
         os.execv(python, [python, os.path.abspath(sys.argv[0])])
 
 

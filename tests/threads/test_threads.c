@@ -433,7 +433,7 @@ static void test_stacks(void) {
   CHECK(pthread_barrier_init(&sizes.both, NULL, 2) == 0);
   run(threads, 2, note_stack, &sizes);
   for (int i = 0; i < 2; i++)
-    CHECK_MSG(sizes.bytes[i] >= 256 * 1024, "%zu bytes", sizes.bytes[i]);
+    CHECK_MSG(sizes.bytes[i] >= 512 * 1024, "%zu bytes", sizes.bytes[i]);
   pthread_barrier_destroy(&sizes.both);
   pthread_attr_destroy(&small);
   pthread_attr_destroy(&before);

@@ -359,6 +359,23 @@ static void check_widths(void) {
   }
 }
 
+/* Level blocks whose heads go one by one all the same: Q of many heads lies twice. A task that
+ * begins inside has no more scratch than its tokens need. */
+static void check_narrow(void) {
+  splitkv_problem problem = problem_of(72, 2, SPLITKV_LAYOUT_NHD);
+  problem.head_dim = 256;
+  problem.scale = 0.0625;
+  for (int64_t kv_len = 200; kv_len <= 1600; kv_len += 100) {
+    const int64_t kv_lens[] = {kv_len, 100, 100, 100, 100};
+    for (int64_t n_workers = 2; n_workers <= 4; n_workers++) {
+      splitkv_plan *plan = plan_of(&problem, 5, kv_lens, n_workers);
+      if (plan == NULL) return;
+      check_plan(plan);
+      splitkv_plan_destroy(plan);
+    }
+  }
+}
+
 static int64_t n_sets_level; /* plans of check_sets that are cut level */
 static int64_t n_sets_apart; /* and those whose bundles differ between two CPUs */
 
@@ -397,6 +414,7 @@ int main(void) {
   check_slack();
   check_merge_tasks();
   check_widths();
+  check_narrow();
   rng r = {77};
   for (int i = 0; i < N_PLANS && check_failures() == 0; ++i) {
     check_cuts(&r);
