@@ -187,9 +187,9 @@ static spl_bundle_limit choose_bundle(const spl_shape *shape) {
   return (spl_bundle_limit){heads, tile_heads, spl_max(heads, SPL_BUNDLE_SCRATCH_BYTES / all)};
 }
 
-/* Whether AUTO may cut all KV heads of a block at one token: where kernels such as those of AVX-512
- * walk most of them side by side. The bits of a row depend on it, so it goes by the problem alone
- * and not by what the kernels at hand do: their bundles may be narrower. */
+/* Whether AUTO may cut all KV heads of a block at one token: where the widest kernels walk most of
+ * them side by side. The bits of a row depend on it, so it goes by the problem alone and not by
+ * what the kernels at hand do: their bundles may be narrower. */
 static bool can_be_level(const spl_shape *shape) {
   const splitkv_problem *p = &shape->problem;
   const bool is_plain = (int)p->dtype_kv < SPL_N_PLAIN_DTYPES;
