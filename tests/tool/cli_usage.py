@@ -45,6 +45,7 @@ BAD_PROBLEMS = (
     ("kv=99999999999999999999", ("kv=",)),
     ("dtype=f8", ("dtype=f8", "f32, f16 or bf16")),
     ("dtype_q=bf61", ("dtype_q=bf61", "did you mean bf16?")),
+    ("dtype=int8", ("dtype=int8", "f32, f16 or bf16", "dtype_kv=int8")),
     ("sink", ("sink", "did you mean 'sinks'?")),
     ("layout=ndh", ("layout=ndh", "nhd or hnd")),
     ("split=size", ("split=size", "size:TOKENS")),

@@ -373,6 +373,13 @@ static void list_choices(const choice *choices, char *text, size_t capacity) {
   }
 }
 
+static int choice_has(const choice *choices, const char *name) {
+  for (size_t i = 0; choices[i].name; i++) {
+    if (strcmp(choices[i].name, name) == 0) return 1;
+  }
+  return 0;
+}
+
 static int parse_choice(problem_spec *spec, const word *rule, const char *text, text_error *error) {
   const char *names[8];
   size_t n = 0;
@@ -386,6 +393,10 @@ static int parse_choice(problem_spec *spec, const word *rule, const char *text, 
   }
   char list[96];
   list_choices(rule->choices, list, sizeof list);
+  if (rule->choices == dtype_choices && choice_has(kv_dtype_choices, text)) {
+    return fail(error, "%s=%s: must be %s; K and V alone take it: dtype_kv=%s", rule->name, text,
+                list, text);
+  }
   const char *near = tool_near_word(text, names, n);
   return fail(error, "%s=%.40s: must be %s%s%s%s", rule->name, text, list,
               near ? " (did you mean " : "", near ? near : "", near ? "?)" : "");
